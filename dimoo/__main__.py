@@ -1,0 +1,54 @@
+"""The command line: python -m dimoo COMMAND …; each command lives in a module that is imported when it is asked for.
+
+Such a module has `arguments(parser, command)`, which adds to an argparse parser, and `main(arguments)`, which does
+the work and returns the exit status. A DimooError becomes a sentence and status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import dimoo
+from dimoo.errors import DimooError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "generate": ("dimoo.cli", "make pictures from a text"),
+}
+INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
+
+
+def overview() -> argparse.ArgumentParser:
+    lines = [f"  {name:<12}{what}" for name, (_, what) in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="dimoo",
+        description="Lumina-DiMOO: pictures by unmasking tokens in parallel.",
+        epilog="commands:\n" + "\n".join(lines) + "\n\n`dimoo COMMAND --help` explains one.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"dimoo {dimoo.__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command = overview().parse_args(argv[:1] or ["--help"]).command
+    module_name, what = COMMANDS[command]
+    try:
+        module = import_module(module_name)
+        parser = argparse.ArgumentParser(prog=f"dimoo {command}", description=what[0].upper() + what[1:] + ".")
+        module.arguments(parser, command)
+        return module.main(parser.parse_args(argv[1:])) or 0
+    except DimooError as error:
+        print(f"dimoo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ndimoo: stopped.", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

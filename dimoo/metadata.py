@@ -1,0 +1,111 @@
+"""Settings of a picture <-> text inside its PNG file, and names for the files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image, PngImagePlugin
+
+from dimoo.errors import DimooError
+
+KEY = "dimoo"
+
+
+def png_text(settings: Mapping[str, Any]) -> PngImagePlugin.PngInfo:
+    """The text chunks of a picture: everything as JSON, and two lines that other viewers show."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text(KEY, json.dumps(settings, ensure_ascii=True, sort_keys=True))
+    text.add_text("Software", f"dimoo {settings.get('version', '')}".strip())
+    text.add_text("Description", describe(settings))
+    return text
+
+
+def describe(settings: Mapping[str, Any]) -> str:
+    """The settings as one readable line: the prompt, then name and value pairs."""
+    rest = ", ".join(f"{name}: {value}" for name, value in settings.items() if name != "prompt")
+    return f"{settings.get('prompt', '')} ({rest})"
+
+
+def save_png(image: Image.Image, settings: Mapping[str, Any], path: str | Path) -> Path:
+    """Writes the picture with its settings; the file appears complete or not at all.
+
+    Raises DimooError when it cannot be written.
+    """
+    path = Path(path)
+    with _replacing(path) as file:
+        image.save(file, format="PNG", pnginfo=png_text(settings))
+    return path
+
+
+def save_json(content: Any, path: str | Path) -> Path:
+    """Writes JSON; the file appears complete or not at all. Raises DimooError when it cannot be written."""
+    path = Path(path)
+    with _replacing(path) as file:
+        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    return path
+
+
+class _replacing:
+    """An open temporary file beside `path` that takes its name when the block ends well."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> IO[bytes]:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = tempfile.NamedTemporaryFile(
+                dir=self.path.parent, prefix=f".{self.path.name}.", delete=False
+            )
+        except OSError as error:
+            raise DimooError(f"Cannot write {self.path}: {error.strerror}.") from error
+        return self.file
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        self.file.close()
+        temporary = Path(self.file.name)
+        try:
+            if error is None:
+                umask = os.umask(0)
+                os.umask(umask)
+                temporary.chmod(0o666 & ~umask)  # temporary files are private, pictures are not
+                temporary.replace(self.path)
+        except OSError as failure:
+            raise DimooError(f"Cannot write {self.path}: {failure.strerror}.") from failure
+        finally:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise DimooError(f"Cannot write {self.path}: {error.strerror}.") from error
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """The settings in a PNG file. Raises DimooError when it is no PNG or carries none."""
+    name = Path(path).name
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.load()  # text may follow the pixels
+            text = image.text
+    except FileNotFoundError as error:
+        raise DimooError(f"There is no file {name}.") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DimooError(f"{name} cannot be read as a PNG picture.") from error
+    try:
+        settings = json.loads(text[KEY])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise DimooError(f"{name} carries no settings: it was not made here, or another program rewrote it.") from error
+    if not isinstance(settings, dict):
+        raise DimooError(f"{name} carries settings in a form that is not known here.")
+    return settings
+
+
+def file_name(settings: Mapping[str, Any]) -> str:
+    """A name that says what is in the file: a-red-ball-on-the-beach_seed-7.png; portable and short."""
+    words = re.sub(r"[^a-z0-9]+", "-", str(settings.get("prompt", "")).lower())[:60].strip("-")
+    stopped = "_stopped" if settings.get("stopped") else ""
+    return f"{words or settings.get('task', 'picture')}_seed-{settings.get('seed', 0)}{stopped}.png"

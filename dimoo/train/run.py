@@ -1,0 +1,112 @@
+"""What every training loop shares: a folder with a resumable state, a log, a loss curve, and a clock."""
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+
+
+class Run:
+    """A training run in `folder`. It ends by the clock: `minutes` of training time in all, pauses not counted.
+
+    Usage: build the modules, call `resume`, then loop `while run.tick(): …; run.report(loss=…)`.
+    """
+
+    def __init__(self, folder: str | Path, minutes: float, save_every: float = 3.0):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.minutes, self.save_every = minutes, save_every * 60
+        self.step, self.before = 0, 0.0
+        self.start = self.saved = self.shown = time.monotonic()
+        self.modules: dict[str, object] = {}
+        self.on_save: Callable[[], None] = lambda: None
+        self._sums: dict[str, list[float]] = {}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training, earlier sittings included."""
+        return self.before + time.monotonic() - self.start
+
+    @property
+    def progress(self) -> float:
+        """0 at the start, 1 at the end."""
+        return min(1.0, self.elapsed / (self.minutes * 60))
+
+    def resume(self, **modules) -> bool:
+        """Name what has a state_dict; load the saved state if the folder has one."""
+        self.modules = modules
+        path = self.folder / "state.pt"
+        self.start = time.monotonic()
+        if not path.exists():
+            return False
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for name, module in modules.items():
+            module.load_state_dict(state[name])
+        self.step, self.before = state["step"], state["elapsed"]
+        print(f"continuing at step {self.step}, {self.before / 60:.1f} of {self.minutes:g} minutes", file=sys.stderr)
+        return True
+
+    def save(self) -> None:
+        state = {name: module.state_dict() for name, module in self.modules.items()}
+        torch.save(state | {"step": self.step, "elapsed": self.elapsed}, self.folder / "state.tmp")
+        os.replace(self.folder / "state.tmp", self.folder / "state.pt")
+        self.saved = time.monotonic()
+        curve(self.folder)
+        self.on_save()
+
+    def tick(self) -> bool:
+        """Save when it is time to; False when the training is over."""
+        over = self.progress >= 1
+        if self.modules and (over or time.monotonic() - self.saved > self.save_every):
+            self.save()
+        self.step += not over
+        return not over
+
+    def report(self, **values: float) -> None:
+        """Collect the step's numbers; print and log their means every ten seconds."""
+        for name, value in values.items():
+            self._sums.setdefault(name, []).append(float(value))
+        if time.monotonic() - self.shown < 10:
+            return
+        self.shown = time.monotonic()
+        means = {name: sum(v) / len(v) for name, v in self._sums.items()}
+        self._sums.clear()
+        left = self.minutes - self.elapsed / 60
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps({"step": self.step, "minutes": round(self.elapsed / 60, 2)} | means) + "\n")
+        print(f"step {self.step}  " + "  ".join(f"{k} {v:.4g}" for k, v in means.items()) + f"  {left:.1f} min left", file=sys.stderr, flush=True)
+
+
+def cosine(progress: float, peak: float, warmup: float = 0.02, floor: float = 0.02) -> float:
+    """Learning rate at a progress in [0, 1]: linear warm-up to `peak`, then a cosine down to `floor` of it."""
+    if progress < warmup:
+        return peak * (progress / warmup + 1e-3)
+    t = (progress - warmup) / (1 - warmup)
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * t)))
+
+
+def curve(folder: Path, size: tuple[int, int] = (800, 400)) -> None:
+    """Draw every logged number over the steps into curve.png, each scaled to its own range (logarithmic)."""
+    log = folder / "log.jsonl"
+    if not log.exists():
+        return
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    names = [n for n in rows[-1] if n not in ("step", "minutes", "rate")]
+    image = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(image)
+    w, h = size[0] - 20, size[1] - 20
+    for i, name in enumerate(names):
+        points = [(r["step"], math.log(max(r[name], 1e-8))) for r in rows if name in r]
+        low, high = min(p[1] for p in points), max(p[1] for p in points)
+        color = f"hsl({i * 360 // len(names)},70%,40%)"
+        span, last = max(high - low, 1e-6), max(rows[-1]["step"], 1)
+        draw.line([(10 + w * s / last, 10 + h * (1 - (v - low) / span)) for s, v in points], color, 2)
+        draw.text((w - 230, 12 + 14 * i), f"{name}: {math.exp(high):.4g} … {math.exp(points[-1][1]):.4g}", color)
+    image.save(folder / "curve.png")

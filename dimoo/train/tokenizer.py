@@ -1,0 +1,191 @@
+"""Training of the image tokenizer on every kind of picture that the world makes.
+
+The codes are finite-scalar (Mentzer et al., arXiv 2309.15505): each latent number is rounded to one of four levels with a
+straight-through gradient. The product grid of the levels is stored as an ordinary codebook, in which the nearest-neighbour
+look-up of any VQModel is that rounding.
+"""
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dimoo.train.run import Run, cosine
+from dimoo.vq import WEIGHTS, VQModel
+from dimoo.world import scene as world
+from dimoo.world.render import render
+from dimoo.world.styles import MAPS, control_map, stylize
+
+CONFIG = {
+    "_class_name": "VQModel", "block_out_channels": [16, 24, 64, 128, 192], "layers_per_block": 1, "latent_channels": 6,
+    "num_vq_embeddings": 4096, "norm_num_groups": 1, "norm_scope": "dataset", "in_channels": 3, "out_channels": 3,
+    "act_fn": "silu", "mid_block_add_attention": False, "lookup_from_codebook": True, "sample_size": 256,
+    "down_block_types": ["DownEncoderBlock2D"] * 5, "up_block_types": ["UpDecoderBlock2D"] * 5,
+}  # fmt: skip
+LEVELS = (-1.5, -0.5, 0.5, 1.5)
+
+
+def grid_codebook(width: int) -> Tensor:
+    """(4 ** width, width): every combination of levels."""
+    return torch.tensor(list(itertools.product(LEVELS, repeat=width)), dtype=torch.float32)
+
+
+def round_to_levels(z: Tensor) -> Tensor:
+    return (torch.floor(z) + 0.5).clamp(LEVELS[0], LEVELS[-1])
+
+
+def squeeze(z: Tensor, progress: float, generator: torch.Generator) -> Tensor:
+    """What the decoder sees of the latents: at first noise as wide as a level, which keeps codes from collapsing; then levels."""
+    if progress < 0.05:
+        return z + torch.rand(z.shape, generator=generator) - 0.5
+    return z + (round_to_levels(z) - z).detach()
+
+
+@torch.no_grad()
+def spread(model: VQModel, images: Tensor) -> None:
+    """Scale the last layer before rounding so that the first latents already reach all levels."""
+    z = model.latents(images)
+    deviation, mean = z.std(dim=(0, 2, 3)), z.mean(dim=(0, 2, 3))
+    model.quant_conv.weight.mul_((1.2 / deviation)[:, None, None, None])
+    model.quant_conv.bias.copy_((model.quant_conv.bias - mean) * 1.2 / deviation)
+
+
+def training_picture(seed: int) -> np.ndarray:
+    """One of the world's pictures, (256, 256, 3) uint8: six in ten plain, the rest other views, styles and maps."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(seed)
+    scene = world.random_scene(rng, count=int(rng.integers(1, 5)))
+    kind = rng.random()
+    if 0.60 < kind < 0.72:
+        scene = scene.with_(view=str(rng.choice(list(world.VIEWS)[1:])))
+    picture = render(scene)
+    if kind < 0.72:
+        return picture.rgb
+    if kind < 0.87:
+        return stylize(picture.rgb, str(rng.choice(world.STYLES[1:])))
+    return control_map(str(rng.choice(MAPS)), scene, picture)
+
+
+def picture_pool(count: int, seed: int = 0, workers: int | None = None) -> np.ndarray:
+    """(count, 256, 256, 3) uint8, rendered by all cores."""
+    pool = np.empty((count, 256, 256, 3), np.uint8)
+    with multiprocessing.get_context("fork").Pool(workers or os.cpu_count()) as workers_:
+        seeds = range(seed, seed + count)
+        for i, picture in enumerate(workers_.imap(training_picture, seeds, chunksize=16)):
+            pool[i] = picture
+            if i % 500 == 0:
+                print(f"rendered {i} of {count} pictures", file=sys.stderr, flush=True)
+    return pool
+
+
+def crops(pool: np.ndarray, rng: np.random.Generator, count: int, size: int) -> Tensor:
+    """Random crops on the cell grid, (count, 3, size, size) float32 in [0, 1]; two in three from where things stand."""
+    room = (256 - size) // 16 + 1
+    out = np.empty((count, size, size, 3), np.uint8)
+    for i in range(count):
+        top = int(rng.integers(room)) if rng.random() < 0.33 else min(room - 1, int(rng.integers(5, 9)))
+        left = int(rng.integers(room))
+        out[i] = pool[rng.integers(len(pool)), 16 * top : 16 * top + size, 16 * left : 16 * left + size]
+    return torch.from_numpy(out).permute(0, 3, 1, 2).float().div_(255)
+
+
+def edge_weight(x: Tensor) -> Tensor:
+    """(B, 1, H, W): 1 on flat ground, up to 5 near edges."""
+    g = F.pad((x[..., 1:] - x[..., :-1]).abs(), (0, 1)) + F.pad((x[..., 1:, :] - x[..., :-1, :]).abs(), (0, 0, 0, 1))
+    return 1 + 4 * F.max_pool2d(g.amax(1, keepdim=True), 5, 1, 2).clamp(0, 0.5) * 2
+
+
+def reconstruction_loss(x: Tensor, y: Tensor) -> Tensor:
+    d, w = y - x, edge_weight(x)
+    slopes = sum((d.roll(1, axis) - d)[..., 1:, 1:].abs().mean() for axis in (2, 3))
+    return (w * (d.abs() + 4 * d * d)).mean() + 0.5 * slopes
+
+
+def save_tokenizer(model: VQModel, folder: Path, dtype: torch.dtype = torch.float16, limit: int = 9_000_000) -> None:
+    """Write config.json and the weights, in shards of at most `limit` bytes with an index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(model.config, indent=1) + "\n")
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in model.state_dict().items():
+        tensor = tensor.detach().to(dtype).contiguous()
+        if size + tensor.nbytes > limit:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    where = {}
+    for i, shard in enumerate(shards):
+        file = f"{WEIGHTS}-{i + 1:05}-of-{len(shards):05}.safetensors"
+        save_file(shard, folder / file)
+        where |= dict.fromkeys(shard, file)
+    (folder / f"{WEIGHTS}.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}, indent=1) + "\n")
+
+
+def sample_grid(model: VQModel, pool: np.ndarray, path: Path) -> None:
+    """Pictures above their reconstructions."""
+    x = torch.from_numpy(pool[:8]).permute(0, 3, 1, 2).float().div(255)
+    y = model.decode(model.encode(x))
+    rows = [torch.cat(list(t), dim=2) for t in (x, y)]
+    Image.fromarray((torch.cat(rows, dim=1).permute(1, 2, 0) * 255).round().byte().numpy()).save(path)
+
+
+def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, batch: int = 16, rate: float = 1e-3, seed: int = 0) -> VQModel:
+    """Train for `minutes` in `folder` (resumable) and leave the averaged weights in `folder/vqvae`."""
+    run = Run(folder, minutes)
+    torch.manual_seed(seed)
+    model = VQModel(CONFIG).to(memory_format=torch.channels_last)
+    model.quantize.embedding.weight = torch.nn.Parameter(grid_codebook(CONFIG["latent_channels"]), requires_grad=False)
+    average = copy.deepcopy(model).requires_grad_(False).eval()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, rate, betas=(0.9, 0.98), weight_decay=0.01)
+    path = run.folder / "pictures.npy"
+    if not path.exists():
+        np.save(path, picture_pool(pictures, seed))
+    pool = np.load(path, mmap_mode="r")
+    held_out = picture_pool(8, seed=10_000_000)
+
+    def export() -> None:
+        save_tokenizer(average, run.folder / "vqvae")
+        sample_grid(average, held_out, run.folder / "samples.png")
+
+    run.on_save = export
+    if not run.resume(model=model, average=average, optimizer=optimizer):
+        spread(model, crops(pool, np.random.default_rng(seed), batch, 128))
+    while run.tick():
+        rng = np.random.default_rng((seed, run.step))
+        whole = run.progress > 0.8  # the last fifth sees whole pictures, borders included, with the statistics of use
+        model.train(not whole)
+        x = crops(pool, rng, batch // 4 if whole else batch, 256 if whole else 128).contiguous(memory_format=torch.channels_last)
+        for group in optimizer.param_groups:
+            group["lr"] = cosine(run.progress, rate)
+        z = model.latents(x).float()
+        q = round_to_levels(z.detach())
+        y = model.reconstruct(squeeze(z, run.progress, torch.Generator().manual_seed(run.step))).float()
+        pull = (z - q).square().mean()
+        outside = F.relu(z.abs() - 2).square().mean()
+        loss = reconstruction_loss(x, y) + outside + 0.1 * max(0.0, run.progress - 0.05) * pull
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        decay = min(0.998, run.step / (run.step + 20))
+        with torch.no_grad():
+            for a, b in zip(average.parameters(), model.parameters(), strict=True):
+                a.lerp_(b, 1 - decay)
+            for a, b in zip(average.buffers(), model.buffers(), strict=True):
+                a.copy_(b)
+            psnr = -10 * torch.log10((y.clamp(0, 1) - x).square().mean(dim=(1, 2, 3)) + 1e-10).mean()
+        run.report(loss=loss.item(), psnr=psnr.item(), pull=pull.item(), codes=float(torch.unique(q.permute(0, 2, 3, 1).flatten(0, 2), dim=0).shape[0]))
+    return average

@@ -1,0 +1,152 @@
+"""Text to ids and back, the special tokens, and the range of the image codes; all checked at load."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dimoo.config import PUBLISHED_CODEBOOK_SIZE, PUBLISHED_TABLE_SIZE, SPECIAL_TOKENS, LLaDAConfig
+from dimoo.errors import DimooError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids of the special tokens, by the names of config.SPECIAL_TOKENS."""
+
+    end_of_text: int
+    newline: int
+    mask: int
+    pad: int
+    boi: int
+    eoi: int
+    uncondition: int
+    answer: int
+    answer_end: int
+    system: int
+    system_end: int
+    user: int
+    user_end: int
+
+
+class Vocabulary:
+    """The ids of one checkpoint: text, special tokens, then the image codes as the last ids of the table."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, ids: SpecialIds, config: LLaDAConfig) -> None:
+        self.tokenizer = tokenizer
+        self.ids = ids
+        self.image_offset = config.image_offset
+        self.codebook_size = config.codebook_size
+        # What a tokenizer would read out of a user's words. The match ignores case because a tokenizer may
+        # look for added tokens after lower-casing, and looks ahead so that overlapping ones are all found.
+        added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        written = {*added, *(token.text for token in SPECIAL_TOKENS.values())}
+        self._special = re.compile(f"(?=(?:{'|'.join(map(re.escape, written))}))", re.IGNORECASE)
+
+    @classmethod
+    def load(cls, folder: str | Path, config: LLaDAConfig) -> Vocabulary:
+        """Reads tokenizer.json and its companions from a checkpoint's folder; checks them with config.json.
+
+        Raises DimooError when a special token is missing or not one id, or when ids do not fit together.
+        """
+        from transformers import PreTrainedTokenizerFast
+
+        if not (Path(folder) / "tokenizer.json").is_file():
+            raise DimooError(f"There is no tokenizer.json in {folder}.")
+        try:
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
+        except Exception as error:  # the tokenizers library raises bare Exception on unreadable files
+            raise DimooError(f"The tokenizer in {folder} cannot be read: {error}") from error
+        vocabulary = cls(tokenizer, resolve_special_ids(tokenizer, config), config)
+        vocabulary.check()
+        return vocabulary
+
+    def check(self) -> None:
+        """Raises DimooError unless ids built from parts are what the tokenizer says of the whole text."""
+        ids = astuple(self.ids)
+        if len(set(ids)) < len(ids) or max(ids) >= self.image_offset:
+            raise DimooError(
+                "The tokenizer does not fit config.json: special tokens share an id or lie among the image "
+                f"codes, which start at {self.image_offset}."
+            )
+        text = "a red ball"
+        tokens = [SPECIAL_TOKENS[name].text for name in ("system", "system_end", "user", "user_end")]
+        whole = self.tokenizer(f"{tokens[0]}{text}{tokens[1]}{tokens[2]}{text}{tokens[3]}")["input_ids"]
+        words = self.encode(text)
+        parts = [self.ids.system, *words, self.ids.system_end, self.ids.user, *words, self.ids.user_end]
+        if whole != parts:
+            raise DimooError(
+                "The tokenizer does not write <system>, </system>, <user> and </user> as one id each "
+                "or adds ids of its own; this is not Lumina-DiMOO's tokenizer."
+            )
+
+    @property
+    def image_codes(self) -> slice:
+        """The image codes' place in the vocabulary."""
+        return slice(self.image_offset, self.image_offset + self.codebook_size)
+
+    @property
+    def text_ids(self) -> slice:
+        """The text and special ids' place in the vocabulary."""
+        return slice(0, self.image_offset)
+
+    @property
+    def never_in_answers(self) -> tuple[int, ...]:
+        """Special ids that must not appear in a text answer: all but those that end or fill it."""
+        ends = (self.ids.answer_end, self.ids.pad, self.ids.end_of_text)
+        return tuple(i for i in astuple(self.ids) if i not in ends)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a user's text. Special tokens written in the text are read as plain characters."""
+        return [token for piece in self._plain_pieces(text) for token in self._ids(piece)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids; special tokens and image codes leave no trace."""
+        special = set(astuple(self.ids))
+        text = [int(i) for i in ids if i < self.image_offset and int(i) not in special]
+        return self.tokenizer.decode(text, skip_special_tokens=True).strip()
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of the text that the tokenizer cannot tell apart, each once; digits and punctuation aside."""
+        unknown = self.tokenizer.unk_token_id
+        if unknown is None:
+            return []
+        words = []
+        for piece in self._plain_pieces(text):
+            encoding = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
+            for token, (start, end) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
+                if token == unknown and any(letter.isalpha() for letter in piece[start:end]):
+                    words.append(piece[start:end])
+        return list(dict.fromkeys(words))
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _plain_pieces(self, text: str) -> list[str]:
+        """Cuts the text after the first character of each special token in it, so that none is whole."""
+        cuts = [match.start() + 1 for match in self._special.finditer(text)]
+        return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True) if a < b]
+
+
+def resolve_special_ids(tokenizer: PreTrainedTokenizerFast, config: LLaDAConfig) -> SpecialIds:
+    """Looks the special tokens up by name; in the published vocabulary the published ids hold.
+
+    Raises DimooError when a token is missing or has another id than the published one.
+    """
+    published = (config.table_size, config.codebook_size) == (PUBLISHED_TABLE_SIZE, PUBLISHED_CODEBOOK_SIZE)
+    known = tokenizer.get_vocab()
+    ids = {}
+    for name, token in SPECIAL_TOKENS.items():
+        found = known.get(token.text)
+        wanted = token.published_id if published else None
+        if found is None and wanted is None:
+            raise DimooError(f"The tokenizer has no special token {token.text}.")
+        if None not in (found, wanted) and found != wanted:
+            raise DimooError(f"The tokenizer gives {token.text} the id {found}, the checkpoint {wanted}.")
+        ids[name] = wanted if found is None else found
+    return SpecialIds(**ids)

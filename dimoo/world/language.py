@@ -1,0 +1,200 @@
+"""Toytown in words: captions of scenes, the prompts of the benchmark, and questions with exact answers."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from dimoo.world.scene import COLORS, KINDS, SETTINGS, Scene, Thing, random_scene
+
+NAMES = {kind: (kind,) for kind in KINDS} | {
+    "ball": ("ball", "ball", "sphere"), "cube": ("cube", "cube", "block"), "figure": ("figure", "person"),
+}  # fmt: skip
+PLURALS = {"snowman": "snowmen", "person": "people"}
+NUMBERS = ("zero", "one", "two", "three", "four")
+PLACES = {
+    "studio": ("in a studio", "in the studio", "on a plain background"),
+    "beach": ("on the beach", "on a beach", "on the sand by the sea"),
+    "meadow": ("in a meadow", "on the grass", "in a green meadow"),
+    "night": ("at night", "under the moon", "under the stars"),
+    "sunset": ("at sunset", "in the evening", "in the evening sun"),
+    "snow": ("in the snow", "on the snow", "in winter"),
+}
+SIZE_WORDS = {"large": ("large", "big"), "small": ("small", "little", "tiny")}
+MATERIAL_WORDS = {"metal": ("metal", "shiny", "metallic"), "matte": ("matte",)}
+POSE_WORDS = {"up": "with arms up", "out": "with arms out", "down": "with arms down"}
+RELATIONS = {
+    "left": ("to the left of", "left of", "on the left of"),
+    "right": ("to the right of", "right of", "on the right of"),
+    "front": ("in front of",),
+    "behind": ("behind",),
+}
+OPPOSITE = {"left": "right", "right": "left", "front": "behind", "behind": "front"}
+
+
+def plural(noun: str) -> str:
+    return PLURALS.get(noun, noun + "s")
+
+
+def related(a: Thing, b: Thing, relation: str) -> bool:
+    """Whether a stands to the left of / right of / in front of / behind b (feet at least a cell, or a row, apart)."""
+    return {"left": a.column < b.column, "right": a.column > b.column, "front": a.row < b.row, "behind": a.row > b.row}[relation]
+
+
+def _pick(rng: np.random.Generator, options):
+    return options[int(rng.integers(len(options)))]
+
+
+def noun_phrase(rng: np.random.Generator, thing: Thing, count: int = 1, color: bool = True, detail: float = 0.25) -> str:
+    """A thing in words; each of size, material, letter and pose is said with probability `detail` (metal more often)."""
+    words = []
+    if rng.random() < detail:
+        words.append(_pick(rng, SIZE_WORDS[thing.size]))
+    if rng.random() < (2 * detail if thing.material == "metal" else detail / 5):
+        words.append(_pick(rng, MATERIAL_WORDS[thing.material]))
+    if color:
+        words.append(thing.color)
+    noun = _pick(rng, NAMES[thing.kind])
+    text = " ".join([*words, plural(noun) if count > 1 else noun])
+    if count == 1:
+        if thing.letter and rng.random() < 2 * detail:
+            text += f" with the letter {thing.letter.lower()}"
+        if thing.kind == "figure" and rng.random() < detail:
+            text += f" {POSE_WORDS[thing.pose]}"
+        return ("an " if text[0] in "aeiou" else "a ") + text
+    return f"{NUMBERS[count]} {text}"
+
+
+def _join(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def _groups(things: tuple[Thing, ...], with_color: bool) -> list[list[Thing]]:
+    groups: dict[tuple, list[Thing]] = {}
+    for thing in things:
+        groups.setdefault((thing.kind, thing.color if with_color else ""), []).append(thing)
+    return list(groups.values())
+
+
+def caption(rng: np.random.Generator, scene: Scene) -> str:
+    """One of the many true descriptions of a scene (of the view it was made for)."""
+    things = scene.things
+    color = rng.random() < 0.88
+    where = _pick(rng, PLACES[scene.setting]) if rng.random() < 0.75 else ""
+    relations = [(a, b, r) for a, b in combinations(range(len(things)), 2) for r in RELATIONS
+                 if related(things[a], things[b], r) and (r in ("left", "right") or abs(things[a].column - things[b].column) <= 7)]
+    distinct = len({(t.kind, t.color) for t in things}) == len(things)
+    if relations and distinct and len(things) < 4 and rng.random() < 0.45:
+        a, b, r = relations[int(rng.integers(len(relations)))]
+        if rng.random() < 0.5:
+            a, b, r = b, a, OPPOSITE[r]
+        text = f"{noun_phrase(rng, things[a], 1, color)} {_pick(rng, RELATIONS[r])} {noun_phrase(rng, things[b], 1, color)}"
+        rest = [noun_phrase(rng, t, 1, color) for i, t in enumerate(things) if i not in (a, b)]
+        text = _join([text, *rest]) if rest else text
+    else:
+        groups = _groups(things, color)
+        groups = [groups[i] for i in rng.permutation(len(groups))]
+        detail = 0.25 if all(len(g) == 1 for g in groups) else 0.0
+        text = _join([noun_phrase(rng, g[0], len(g), color, detail) for g in groups])
+    form = rng.random()
+    if form < 0.12:
+        text = f"a photo of {text}"
+    elif form < 0.18:
+        text = f"a picture of {text}"
+    elif form < 0.24:
+        text = f"there {'is' if text.startswith(('a ', 'an ')) else 'are'} {text}"
+    if where and form > 0.9:
+        return f"{where}, {text}"
+    return f"{text} {where}".strip()
+
+
+def captioned_scene(rng: np.random.Generator, columns: int = 16) -> tuple[Scene, str]:
+    """A random scene for text to image with its caption; one in four repeats a thing so that counting can be learned."""
+    if rng.random() < 0.25 and columns >= 12:
+        count = int(rng.integers(2, min(4, columns // 4) + 1))
+        same = {"kind": str(rng.choice(KINDS)), "size": "large" if rng.random() < 0.5 and count < 4 else "small"}
+        if rng.random() < 0.75:
+            same["color"] = str(rng.choice(COLORS))
+        if rng.random() < 0.8:
+            same["material"] = "matte"
+        scene = random_scene(rng, columns, count, wanted=(same,) * count)
+    else:
+        scene = random_scene(rng, columns)
+    return scene, caption(rng, scene)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A benchmark prompt: what the judge must find, as (kind, colour or None, count), and a relation of the first two."""
+
+    category: str
+    text: str
+    wanted: tuple[tuple[str, str | None, int], ...]
+    relation: str | None = None
+
+
+CATEGORIES = ("single object", "two objects", "counting", "colours", "position", "colour attribution")
+
+
+def _one(kind: str, color: str | None = None, count: int = 1) -> str:
+    words = f"{color} {kind}" if color else kind
+    if count > 1:
+        return f"{NUMBERS[count]} {f'{color} ' if color else ''}{plural(kind)}"
+    return ("an " if words[0] in "aeiou" else "a ") + words
+
+
+def benchmark_prompts(count: int = 200, seed: int = 20_000_000) -> list[Prompt]:
+    """Prompts in GenEval's six categories (Ghosh et al., arXiv 2310.11513), in turn; every other one names a setting."""
+    rng = np.random.default_rng(seed)
+    prompts: dict[str, Prompt] = {}
+    while len(prompts) < count:
+        category = CATEGORIES[len(prompts) % len(CATEGORIES)]
+        a, b = (KINDS[i] for i in rng.permutation(len(KINDS))[:2])
+        c, d = (COLORS[i] for i in rng.permutation(len(COLORS))[:2])
+        relation = None
+        if category == "single object":
+            wanted = ((a, None, 1),)
+        elif category == "two objects":
+            wanted = ((a, None, 1), (b, None, 1))
+        elif category == "counting":
+            wanted = ((a, c if rng.random() < 0.5 else None, int(rng.integers(2, 5))),)
+        elif category == "colours":
+            wanted = ((a, c, 1),)
+        else:
+            wanted = ((a, c, 1), (b, d, 1)) if category == "colour attribution" else ((a, None, 1), (b, None, 1))
+        if category == "position":
+            relation = _pick(rng, list(RELATIONS))
+            text = f"{_one(*wanted[0])} {RELATIONS[relation][0]} {_one(*wanted[1])}"
+        else:
+            text = " and ".join(_one(*w) for w in wanted)
+        if len(prompts) // len(CATEGORIES) % 2:
+            text += " " + PLACES[_pick(rng, SETTINGS)][0]
+        else:
+            text = f"a photo of {text}"
+        prompts.setdefault(text, Prompt(category, text, wanted, relation))
+    return list(prompts.values())
+
+
+def questions(rng: np.random.Generator, scene: Scene) -> list[tuple[str, str, str]]:
+    """(category, question, answer) of every category that the scene allows; answers are exact and a word or two."""
+    things, out = scene.things, []
+    kind = _pick(rng, KINDS)
+    number = sum(t.kind == kind for t in things)
+    out.append(("counting", f"how many {plural(kind)} are there?", NUMBERS[number]))
+    out.append(("counting", "how many objects are there?", NUMBERS[len(things)]))
+    out.append(("existence", f"is there {_one(kind)} in the picture?", "yes" if number else "no"))
+    shown = _pick(rng, things)
+    out.append(("existence", f"is there {_one(shown.kind, shown.color)} in the picture?", "yes"))
+    out.append(("setting", "where is this?", scene.setting))
+    if sum(t.kind == shown.kind for t in things) == 1:
+        out.append(("colour", f"what color is the {shown.kind}?", shown.color))
+        out.append(("material", f"is the {shown.kind} metal or matte?", shown.material))
+        for other in things:
+            if other is not shown and other.column != shown.column and sum(t.kind == other.kind for t in things) == 1:
+                side = "left" if related(shown, other, "left") else "right"
+                out.append(("place", f"is the {shown.kind} to the left or to the right of the {other.kind}?", side))
+                break
+    if sum(t.color == shown.color for t in things) == 1:
+        out.append(("shape", f"what is the {shown.color} object?", shown.kind))
+    return out

@@ -1,0 +1,115 @@
+"""Pictures made from pictures: drawing styles, edge maps, depth maps and poses."""
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from dimoo.world.camera import Canvas, project
+from dimoo.world.render import Picture, arrange
+from dimoo.world.scene import Scene
+from dimoo.world.shapes import joints
+
+NEAREST = 4.0
+"""Distance in units that a depth map shows as white."""
+
+
+def _gradient(rgb: np.ndarray, radius: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
+    """Sobel gradient (x, y) of the channel that changes most, after a Gaussian blur; rgb is (h, w, 3) uint8."""
+    smooth = np.asarray(Image.fromarray(rgb).filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
+    p = np.pad(smooth, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    column, row = p[:-2] + 2 * p[1:-1] + p[2:], p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:]
+    gx, gy = column[:, 2:] - column[:, :-2], row[2:] - row[:-2]
+    best = np.argmax(gx * gx + gy * gy, axis=2)[..., None]
+    return np.take_along_axis(gx, best, 2)[..., 0], np.take_along_axis(gy, best, 2)[..., 0]
+
+
+def soft_edges(rgb: np.ndarray) -> np.ndarray:
+    """Edge strength in [0, 1], (h, w) float32: what a HED map looks like."""
+    gx, gy = _gradient(rgb, 1.0)
+    return np.clip((np.hypot(gx, gy) - 0.08) * 1.3, 0, 1).astype(np.float32)
+
+
+def thin_edges(rgb: np.ndarray, low: float = 0.25, high: float = 0.6) -> np.ndarray:
+    """One-pixel edges, (h, w) bool, after Canny (1986): ridges of the gradient above `low` that touch one above `high`."""
+    gx, gy = _gradient(rgb)
+    strength = np.hypot(gx, gy)
+    p = np.pad(strength, 1)
+    h, w = strength.shape
+    sector = np.round(np.arctan2(gy, gx) / (np.pi / 4)).astype(int) % 4
+    ridge = np.zeros((h, w), bool)
+    for i, (dy, dx) in enumerate(((0, 1), (1, 1), (1, 0), (1, -1))):
+        ahead, behind = p[1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w], p[1 - dy : 1 - dy + h, 1 - dx : 1 - dx + w]
+        ridge |= (sector == i) & (strength >= ahead) & (strength > behind)
+    weak = ridge & (strength > low)
+    kept = ridge & (strength > high)
+    for _ in range(64):
+        grown = np.asarray(Image.fromarray(kept).convert("L").filter(ImageFilter.MaxFilter(3))) > 0
+        grown &= weak
+        if (grown == kept).all():
+            break
+        kept = grown
+    return kept
+
+
+def stylize(rgb: np.ndarray, style: str) -> np.ndarray:
+    """The same picture as a pencil drawing, pixel art or a poster; (h, w, 3) uint8 in and out."""
+    if style == "render":
+        return rgb
+    h, w = rgb.shape[:2]
+    image = Image.fromarray(rgb)
+    if style == "pixel":
+        small = np.asarray(image.resize((w // 4, h // 4), Image.Resampling.BOX), np.float32)
+        small = np.round(small / 255 * 7) / 7 * 255
+        return np.kron(small.astype(np.uint8), np.ones((4, 4, 1), np.uint8))
+    edges = soft_edges(rgb)[..., None]
+    if style == "pencil":
+        light = np.asarray(image.convert("L").filter(ImageFilter.GaussianBlur(1)), np.float32)[..., None] / 255
+        tone = (0.97 - 0.42 * (1 - light) ** 1.5) * (1 - 0.80 * edges)
+        return (np.clip(tone * np.array([1.0, 0.985, 0.95]), 0, 1) * 255).astype(np.uint8)
+    if style == "poster":
+        flat = np.asarray(image.filter(ImageFilter.ModeFilter(5)), np.float32) / 255
+        flat = np.round(flat * 4) / 4
+        return (np.clip(0.06 + 0.94 * flat * (1 - 0.9 * edges), 0, 1) * 255).astype(np.uint8)
+    raise ValueError(f"no such style: {style}")
+
+
+def depth_map(depth: np.ndarray) -> np.ndarray:
+    """Depth (h, w) in units as grey (h, w, 3) uint8, proportional to 1 / depth: near is white, the sky black."""
+    grey = (np.clip(NEAREST / depth, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+_LIMBS = (("head", "neck", (255, 60, 60)), ("neck", "hip", (255, 200, 40)), ("neck", "left hand", (80, 220, 80)),
+          ("neck", "right hand", (40, 200, 220)), ("hip", "left foot", (80, 110, 255)), ("hip", "right foot", (220, 80, 230)))  # fmt: skip
+
+
+def pose_map(scene: Scene, width: int, height: int, canvas: Canvas | None = None) -> np.ndarray:
+    """Skeletons of the scene's figures on black, (h, w, 3) uint8."""
+    canvas = canvas or Canvas.of(width, height)
+    image = Image.new("RGB", (canvas.width, canvas.height))
+    draw = ImageDraw.Draw(image)
+    for p in arrange(scene):
+        if p.thing.kind != "figure":
+            continue
+        at = {}
+        for name, (x, y) in joints(p.thing.pose).items():
+            u, v = project(p.x + p.scale * x * np.cos(p.yaw), p.scale * y, p.z - p.scale * x * np.sin(p.yaw))
+            at[name] = (u - canvas.left, v - canvas.top)
+        for a, b, color in _LIMBS:
+            draw.line([at[a], at[b]], color, 4)
+        for x, y in at.values():
+            draw.ellipse([x - 3, y - 3, x + 3, y + 3], (255, 255, 255))
+    return np.asarray(image)
+
+
+MAPS = ("canny", "hed", "depth", "openpose")
+
+
+def control_map(kind: str, scene: Scene, picture: Picture, canvas: Canvas | None = None) -> np.ndarray:
+    """The control or prediction map of a rendered scene, (h, w, 3) uint8."""
+    if kind == "depth":
+        return depth_map(picture.depth)
+    if kind == "openpose":
+        return pose_map(scene, picture.rgb.shape[1], picture.rgb.shape[0], canvas)
+    edges = thin_edges(picture.rgb) if kind == "canny" else soft_edges(picture.rgb)
+    return np.repeat((edges * 255).astype(np.uint8)[..., None], 3, axis=2)
