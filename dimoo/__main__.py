@@ -1,7 +1,8 @@
-"""The command line: python -m dimoo COMMAND …; each command lives in a module that is imported when it is asked for.
+"""The command line: python -m dimoo COMMAND …
 
-Such a module has `arguments(parser, command)`, which adds to an argparse parser, and `main(arguments)`, which does
-the work and returns the exit status. A DimooError becomes a sentence and status 2.
+Each command lives in a module that is imported when it is asked for. Such a module has
+`arguments(parser, command)`, which adds to an argparse parser, and `main(arguments)`, which does the work and
+returns the exit status. A DimooError becomes a sentence and status 2.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     module_name, what = COMMANDS[command]
     try:
         module = import_module(module_name)
-        parser = argparse.ArgumentParser(prog=f"dimoo {command}", description=what[0].upper() + what[1:] + ".")
+        parser = argparse.ArgumentParser(
+            prog=f"dimoo {command}", description=what[0].upper() + what[1:] + "."
+        )
         module.arguments(parser, command)
         return module.main(parser.parse_args(argv[1:])) or 0
     except DimooError as error:

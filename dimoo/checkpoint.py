@@ -20,7 +20,7 @@ from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.model import DiMOO
 from dimoo.pipeline import Pipeline
-from dimoo.preview import Preview, fit_unseen
+from dimoo.preview import Preview
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 
@@ -50,23 +50,28 @@ def load(
     vq = VQModel.load(folder / "vqvae", device, dtype)
     if len(vq.codebook) != config.codebook_size:
         raise DimooError(
-            f"{folder.name}: the image tokenizer has {len(vq.codebook)} codes, but config.json says {config.codebook_size}."
+            f"{folder.name}: the image tokenizer has {len(vq.codebook)} codes, "
+            f"but config.json says {config.codebook_size}."
         )
     table = folder / "vqvae" / "preview.safetensors"
-    preview = Preview.load(table, len(vq.codebook)) if table.exists() else fit_unseen(vq)
+    preview = Preview.load(table, len(vq.codebook)) if table.exists() else None
     model = read_model(folder, config, device, dtype)
-    return Pipeline(model, vq, vocab, Defaults.of(config.demo), preview.to(device))
+    return Pipeline(model, vq, vocab, Defaults.of(config.demo), preview)
 
 
 def find(name_or_path: str | Path) -> Path:
-    """The local folder of a checkpoint, downloaded first if it is a hub id. Raises DimooError when there is none."""
+    """The local folder of a checkpoint, downloaded first if it is a hub id.
+
+    Raises DimooError when there is none.
+    """
     name = str(name_or_path)
     for folder in (Path(name).expanduser(), ROOT / name):
         if folder.is_dir():
             return folder
     if name == BUILT_IN:
         raise DimooError(
-            f"The built-in checkpoint is missing: there is no {ROOT / BUILT_IN}. Get the whole repository, large files too."
+            f"The built-in checkpoint is missing: there is no {ROOT / BUILT_IN}. "
+            "Get the whole repository, large files too."
         )
     if not re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", name):
         raise DimooError(f"There is no checkpoint folder {name}.")
@@ -97,7 +102,9 @@ def read_config(folder: Path) -> LLaDAConfig:
         raise DimooError(f"{folder / 'config.json'} is broken: it is not valid JSON.") from error
     kind = values.get("model_type") if isinstance(values, dict) else None
     if kind != LLaDAConfig.model_type:
-        raise DimooError(f"{folder / 'config.json'} describes a model of type {kind}, not {LLaDAConfig.model_type}.")
+        raise DimooError(
+            f"{folder / 'config.json'} describes a model of type {kind}, not {LLaDAConfig.model_type}."
+        )
     return build_config(values, folder)
 
 
@@ -106,14 +113,14 @@ def build_config(values: dict[str, Any], folder: Path) -> LLaDAConfig:
 
     try:
         config = LLaDAConfig.from_dict(values)
-    except (TypeError, ValueError, StrictDataclassError) as error:
+        config.check()
+    except (TypeError, ValueError, ArithmeticError, StrictDataclassError) as error:
         raise DimooError(f"{folder / 'config.json'} has a value that cannot be used ({error}).") from error
-    config.check()
     return config
 
 
 def read_model(folder: Path, config: LLaDAConfig, device: torch.device, dtype: torch.dtype) -> DiMOO:
-    """The transformer with its weights, in evaluation mode. Raises DimooError when weights are missing or odd."""
+    """The transformer with its weights, in evaluation mode. Raises DimooError when weights are missing."""
     state: dict[str, torch.Tensor] = {}
     for path in shards(folder):
         try:
@@ -129,7 +136,9 @@ def read_model(folder: Path, config: LLaDAConfig, device: torch.device, dtype: t
         detail = str(error).splitlines()[-1].strip()
         raise DimooError(f"The weights in {folder} do not fit its config.json: {detail}") from error
     if missing:
-        raise DimooError(f"The weights in {folder} are incomplete: {missing[0]} and {len(missing) - 1} more are missing.")
+        raise DimooError(
+            f"The weights in {folder} are incomplete: {missing[0]} and {len(missing) - 1} more are missing."
+        )
     return model.eval().requires_grad_(False)
 
 

@@ -1,11 +1,12 @@
-"""The commands that make pictures: options read off the request types, a progress bar, files with their settings."""
+"""The commands that make pictures: options read off the requests, a progress bar, files with settings."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from dimoo.errors import DimooError
 from dimoo.tasks import REQUESTS, Frame, Request, knobs
@@ -15,10 +16,14 @@ OPTIONS = {"steps": int, "guidance": float, "temperature": float, "seed": int}
 
 def arguments(parser: argparse.ArgumentParser, command: str) -> None:
     kind = REQUESTS[command]
-    help_of = {name: f"{k.help} ({k.low:g} to {k.high:.0f})".replace("%", "%%") for name, k in knobs(kind).items()}
+    help_of = {
+        name: f"{k.help} ({k.low:g} to {k.high:.0f})".replace("%", "%%") for name, k in knobs(kind).items()
+    }
     parser.set_defaults(kind=kind)
     parser.add_argument("prompt", help=knobs(kind)["prompt"].help)
-    parser.add_argument("-o", "--output", default=".", metavar="PATH", help="PNG file, or a folder for named files")
+    parser.add_argument(
+        "-o", "--output", default=".", metavar="PATH", help="PNG file, or a folder for named files"
+    )
     parser.add_argument("-n", "--count", type=int, default=1, metavar="N", help=help_of["count"])
     parser.add_argument("--size", type=size, metavar="WxH", help="pixels, multiples of 16, such as 256x256")
     for name, kind_of in OPTIONS.items():
@@ -34,7 +39,9 @@ def size(text: str) -> tuple[int, int]:
         width, height = text.lower().replace("×", "x").split("x")
         return int(width), int(height)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is not a size: write width x height, such as 256x256") from None
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a size: write width x height, such as 256x256"
+        ) from None
 
 
 def main(options: argparse.Namespace) -> int:
@@ -65,11 +72,13 @@ def output_path(output: str, index: int, count: int) -> Path:
     if path.is_dir() or output.endswith("/"):
         return path
     if path.suffix.lower() != ".png":
-        raise DimooError(f"Pictures are written as PNG, because that keeps their settings: name the file {path.stem}.png.")
+        raise DimooError(
+            f"Pictures are written as PNG, because that keeps their settings: name the file {path.stem}.png."
+        )
     return path if count == 1 else path.with_name(f"{path.stem}-{index + 1}{path.suffix}")
 
 
-def write_pictures(frames, places: list[Path]) -> list[dict]:
+def write_pictures(frames: Iterator[Frame], places: list[Path]) -> list[dict[str, Any]]:
     """Follows a run and writes each picture as soon as it is done; returns files and settings."""
     from dimoo.metadata import file_name, save_png
 

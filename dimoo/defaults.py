@@ -22,9 +22,9 @@ class Preset:
 class Defaults:
     """Defaults of one checkpoint. What a config.json leaves out falls back to the published 8B checkpoint.
 
-    steps, guidance, temperature: the published sampling settings (technical report, arXiv 2510.06308, section 5).
-    max_area: pixels of the largest picture. words_help: a sentence on what the checkpoint knows, for prompts
-    with unknown words; empty when it knows every word.
+    steps, guidance, temperature: the published sampling settings (technical report, arXiv 2510.06308,
+    section 5). max_area: pixels of the largest picture. words_help: a sentence on what the checkpoint knows,
+    for prompts with unknown words; empty when it knows every word.
     """
 
     name: str = "Lumina-DiMOO"
@@ -61,7 +61,9 @@ class Defaults:
             if "default_size" in demo:
                 values["width"], values["height"] = (int(n) for n in demo["default_size"])
             if "presets" in demo:
-                values["presets"] = tuple(Preset(int(w), int(h), str(label)) for w, h, label in demo["presets"])
+                values["presets"] = tuple(
+                    Preset(int(w), int(h), str(label)) for w, h, label in demo["presets"]
+                )
             for name in ("tasks", "prompts"):
                 if name in values:
                     values[name] = tuple(map(str, values[name]))

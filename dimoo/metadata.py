@@ -98,7 +98,9 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     try:
         settings = json.loads(text[KEY])
     except (KeyError, ValueError, RecursionError) as error:
-        raise DimooError(f"{name} carries no settings: it was not made here, or another program rewrote it.") from error
+        raise DimooError(
+            f"{name} carries no settings: it was not made here, or another program rewrote it."
+        ) from error
     if not isinstance(settings, dict):
         raise DimooError(f"{name} carries settings in a form that is not known here.")
     return settings

@@ -1,8 +1,8 @@
 """A cheap picture of a half-done grid of codes: a linear table instead of the decoder.
 
-Each cell becomes a few pixels, a linear function of the features of its 3×3 neighbourhood, fitted once per image
-tokenizer by ridge regression on what the decoder makes of some codes. Because it is linear, a masked cell can be
-drawn as the model expects it: the mean of the codes' features under the model's probabilities.
+Each cell becomes a few pixels, a linear function of the features of its 3×3 neighbourhood, fitted once per
+image tokenizer by ridge regression on what the decoder makes of some codes. Because it is linear, a masked
+cell can be drawn as the model expects it: the mean of the codes' features under the model's probabilities.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ class ImageTokenizer(Protocol):
 class Preview:
     """Draws grids of codes with one small matrix product.
 
-    features: (codes, f) one row per code; weight: (9 f, 3 p²) from the neighbourhood, row by row, to p × p pixels
-    of a cell; bias: (3 p²,) the mean pixels.
+    features: (codes, f) one row per code; weight: (9 f, 3 p²) from the neighbourhood, row by row, to p × p
+    pixels of a cell; bias: (3 p²,) the pixels of a cell with all features at their mean, 0.
     """
 
     def __init__(self, features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> None:
         if weight.shape != (9 * features.shape[1], len(bias)) or len(bias) % 3:
-            raise DimooError("The preview table does not fit together: fit it again for this image tokenizer.")
+            raise DimooError(
+                "The preview table does not fit together: fit it again for this image tokenizer."
+            )
         self.features, self.weight, self.bias = features, weight, bias
         self.cell_pixels = int((len(bias) // 3) ** 0.5)
 
@@ -57,8 +59,8 @@ class Preview:
     def draw(self, tokens: torch.Tensor, probabilities: torch.Tensor | None = None) -> np.ndarray:
         """(h p, w p, 3) uint8 picture of a grid.
 
-        tokens: (h, w) long codes, -1 where masked. probabilities: (masked cells, codes) of what may come there, in
-        row-major order; without them masked cells get the mean colour.
+        tokens: (h, w) long codes, -1 where masked. probabilities: (masked cells, codes) of what may come
+        there, in row-major order; without them masked cells get the mean colour.
         """
         tokens = tokens.to(self.features.device)
         cells = self.features[tokens.clamp(min=0)]
@@ -73,13 +75,15 @@ class Preview:
 
     @classmethod
     def load(cls, path: str | Path, codes: int) -> Preview:
-        """Reads a table fitted for a tokenizer with this many codes. Raises DimooError when it does not match."""
+        """Reads a table fitted for a tokenizer with this many codes. Raises DimooError if it was not."""
         try:
             table = cls(**{name: tensor.float() for name, tensor in load_file(path).items()})
         except (OSError, SafetensorError, TypeError, ValueError, IndexError) as error:
             raise DimooError(f"{path} is not a preview table: delete it, or fit it again.") from error
         if len(table.features) != codes:
-            raise DimooError(f"{path} was fitted for {len(table.features)} image codes, but the tokenizer has {codes}.")
+            raise DimooError(
+                f"{path} was fitted for {len(table.features)} image codes, but the tokenizer has {codes}."
+            )
         return table
 
 
@@ -87,29 +91,34 @@ class Preview:
 def fit(tokenizer: ImageTokenizer, codes: torch.Tensor, cell_pixels: int = 4, ridge: float = 1e-3) -> Preview:
     """Fits a table on what the decoder makes of codes (B, h, w) long; plausible codes give a better table.
 
-    cell_pixels: pixels a side that a cell gets; ridge: weight of the penalty, relative to the mean square of the
-    (standardised) features.
+    cell_pixels: pixels a side that a cell gets; ridge: weight of the penalty, relative to the mean square of
+    the (standardised) features.
     """
     features = code_features(tokenizer.codebook.float().cpu())
-    pictures = torch.cat([tokenizer.decode(grid[None]).float().cpu() for grid in codes.to(tokenizer.codebook.device)])
+    pictures = torch.cat(
+        [tokenizer.decode(grid[None]).float().cpu() for grid in codes.to(tokenizer.codebook.device)]
+    )
     size = codes.shape[1] * cell_pixels, codes.shape[2] * cell_pixels
     pixels = fold_cells(F.adaptive_avg_pool2d(pictures, size), cell_pixels)
     rows = neighbourhoods(features[codes.cpu()]).double()
-    bias = pixels.mean(0)
+    usual, mean = rows.mean(0), pixels.double().mean(0)
+    rows = rows - usual
     gram = rows.T @ rows
     gram.diagonal().add_(ridge * len(rows))
-    weight = torch.linalg.solve(gram, rows.T @ (pixels - bias).double())
-    return Preview(features, weight.float(), bias)
+    weight = torch.linalg.solve(gram, rows.T @ (pixels - mean))
+    return Preview(features, weight.float(), (mean - usual @ weight).float())
 
 
 def fit_unseen(tokenizer: ImageTokenizer, pictures: int = 4, size: int = 256) -> Preview:
-    """A table for a tokenizer that brought none, fitted on synthetic pictures: soft colour fields at several scales.
+    """A table for a tokenizer that brought none, fitted on made-up pictures: soft colours at several scales.
 
     Codes drawn at random would not do: no picture looks like that, and the decoder mixes them to grey.
     """
     noise = torch.Generator().manual_seed(0)
     fields = [
-        F.interpolate(torch.rand(pictures, 3, n, n, generator=noise), (size, size), mode="bilinear", align_corners=False)
+        F.interpolate(
+            torch.rand(pictures, 3, n, n, generator=noise), (size, size), mode="bilinear", align_corners=False
+        )
         for n in (2, 6, 24)
     ]
     images = (0.5 * fields[0] + 0.35 * fields[1] + 0.15 * fields[2] - 0.5) * 2 + 0.5
@@ -120,7 +129,7 @@ def fit_unseen(tokenizer: ImageTokenizer, pictures: int = 4, size: int = 256) ->
 
 
 def code_features(codebook: torch.Tensor) -> torch.Tensor:
-    """(codes, d) codebook -> (codes, f) standardised features: the vectors, and for short ones also their products.
+    """(codes, d) codebook -> (codes, f) standardised features: the vectors, of short ones also the products.
 
     A codebook of few numbers per code (a grid of levels) is far from linear in colour; its products help.
     """

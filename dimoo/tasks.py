@@ -1,7 +1,7 @@
 """One request type per task, and the frames that a run of it yields.
 
-A request's fields carry their own label, help text and bounds: the web page, the command line, the API and the
-metadata of a picture are all read off them.
+A request's fields carry their own label, help text and bounds: the web page, the command line, the API and
+the metadata of a picture are all read off them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VIEWS = ("committed", "prediction", "confidence")
 class Knob:
     """What a person has to know about one field of a request.
 
-    low, high: inclusive bounds of a number, or of the length of a text; step: the value must be a multiple of it.
+    low, high: inclusive bounds of a number, or of the length of a text; step: the value is a multiple of it.
     """
 
     label: str
@@ -41,9 +41,9 @@ def knob(label: str, help: str, low: float, high: float, step: float | None = No
     return {"knob": Knob(label, help, low, high, step)}
 
 
-def knobs(request: type | object) -> dict[str, Knob]:
+def knobs(request: Any) -> dict[str, Knob]:
     """Field name -> Knob of a request or request type, in order."""
-    return {f.name: f.metadata["knob"] for f in fields(request) if "knob" in f.metadata}  # type: ignore[arg-type]
+    return {f.name: f.metadata["knob"] for f in fields(request) if "knob" in f.metadata}
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,18 @@ class Generate:
 
     prompt: str = field(metadata=knob("Prompt", "What to draw, in words.", 1, 2000))
     width: int | None = field(default=None, metadata=knob("Width", "Pixels, a multiple of 16.", 64, 2048, 16))
-    height: int | None = field(default=None, metadata=knob("Height", "Pixels, a multiple of 16.", 64, 2048, 16))
+    height: int | None = field(
+        default=None, metadata=knob("Height", "Pixels, a multiple of 16.", 64, 2048, 16)
+    )
     steps: int | None = field(
         default=None,
         metadata=knob("Steps", "Passes of the model per picture; fewer are faster, more are finer.", 1, 128),
     )
     guidance: float | None = field(
         default=None,
-        metadata=knob("Guidance", "How strongly the picture follows the prompt; 0 switches guidance off.", 0, 20),
+        metadata=knob(
+            "Guidance", "How strongly the picture follows the prompt; 0 switches guidance off.", 0, 20
+        ),
     )
     temperature: float | None = field(
         default=None,
@@ -88,11 +92,11 @@ class Generate:
             object.__setattr__(self, "count", 1)
 
     def resolve(self, defaults: Defaults) -> Generate:
-        """The same request with every None filled in. Raises DimooError when the picture would be too large."""
+        """The same request with every None filled in. Raises DimooError if the picture would be too large."""
         names = ("width", "height", "steps", "guidance", "temperature")
         missing = {name: getattr(defaults, name) for name in names if getattr(self, name) is None}
         if self.seed is None:
-            missing["seed"] = secrets.randbelow(2**31)
+            missing["seed"] = secrets.randbelow(1_000_000)  # short enough to note down
         full = replace(self, **missing)
         if full.width * full.height > defaults.max_area:
             side = int(defaults.max_area**0.5)
@@ -145,12 +149,14 @@ def number(value: object, limits: Knob) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
         raise DimooError(f"{limits.label} must be a number, not {value!r:.40}.")
     if not limits.low <= value <= limits.high:
-        raise DimooError(f"{limits.label} must lie between {limits.low:g} and {limits.high:.0f}, not {value:g}.")
+        raise DimooError(
+            f"{limits.label} must lie between {limits.low:g} and {limits.high:.0f}, not {value:g}."
+        )
     return float(value)
 
 
 def whole_number(value: object, limits: Knob) -> int | None:
-    """An integer within bounds that is a multiple of the knob's step, or None. Raises DimooError otherwise."""
+    """An integer within bounds and a multiple of the knob's step, or None. Raises DimooError otherwise."""
     if isinstance(value, int) and not isinstance(value, bool):
         exact = value  # a float cannot hold every large integer
     else:
@@ -160,7 +166,9 @@ def whole_number(value: object, limits: Knob) -> int | None:
         if exact != int(exact):
             raise DimooError(f"{limits.label} must be a whole number, not {exact:g}.")
     if not limits.low <= exact <= limits.high:
-        raise DimooError(f"{limits.label} must lie between {limits.low:g} and {limits.high:.0f}, not {int(exact)}.")
+        raise DimooError(
+            f"{limits.label} must lie between {limits.low:g} and {limits.high:.0f}, not {int(exact)}."
+        )
     if limits.step and exact % limits.step:
         raise DimooError(f"{limits.label} must be a multiple of {limits.step:g}, not {int(exact)}.")
     return int(exact)
@@ -170,9 +178,10 @@ def whole_number(value: object, limits: Knob) -> int | None:
 class Frame:
     """The state of a run after one step: small CPU data, safe to send to another process.
 
-    step of steps (0: before the first pass), seconds since the run began, seconds_left for all that is left of it
-    (None: not known yet). index of count: which picture, from 0. tokens (h, w) int32 codes, -1 where masked;
-    masked (h, w) bool; confidence (h, w) float32, the probability with which each committed code was chosen.
+    step of steps (0: before the first pass), seconds since the run began, seconds_left for all that is left
+    of it (None: not known yet). index of count: which picture, from 0. tokens (h, w) int32 codes, -1 where
+    masked; masked (h, w) bool; confidence (h, w) float32, the probability of each committed code when it was
+    chosen, and of the likeliest code where masked.
     preview: (H, W, 3) uint8, committed codes drawn as they are and masked ones as the model expects them.
     image and settings are set on the last frame of each picture only; stopped tells that it was cut short.
     """

@@ -1,10 +1,11 @@
-"""A small checkpoint with random weights in the hub layout: what most tests run on, through the ordinary loader."""
+"""A small checkpoint with random weights in the hub layout, loaded as any other: what most tests run on."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,14 @@ from dimoo.config import SPECIAL_TOKENS, LLaDAConfig
 from dimoo.model import DiMOO
 from dimoo.vq import VQModel
 
+ROOT = Path(__file__).resolve().parents[1]
+BUILT_IN = ROOT / "assets" / "toytown"
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-BUILT_IN = Path(__file__).resolve().parents[1] / "assets" / "toytown"
+sys.path.insert(0, str(ROOT))  # app.py is no part of the package
 WORDS = (
-    "a an the and of to in on at left right above below next behind front with small large red green blue yellow "
-    "ball cube cone cylinder tree house snowman beach snow meadow night is are there generate image according text "
-    "prompt an"
+    "a an the and of to in on at left right above below next behind front with small large red green blue "
+    "yellow ball cube cone cylinder tree house snowman beach snow meadow night is are there generate image "
+    "according text prompt"
 ).split()
 CODES = 64
 
@@ -33,7 +36,9 @@ def write_tokenizer(folder: Path) -> int:
     words = list(dict.fromkeys(["<unk>", ".", ",", *WORDS]))
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Punctuation()]
+    )
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
     fast.add_special_tokens({"additional_special_tokens": [token.text for token in SPECIAL_TOKENS.values()]})
     fast.save_pretrained(str(folder))
@@ -81,6 +86,14 @@ def write_checkpoint(folder: Path, width: int = 32, layers: int = 2, **demo: obj
     (folder / "vqvae").mkdir()
     (folder / "vqvae" / "config.json").write_text(json.dumps(vq_config))
     save_file(vq.state_dict(), folder / "vqvae" / "diffusion_pytorch_model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def served_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where Gradio keeps files during the tests."""
+    folder = tmp_path_factory.mktemp("gradio")
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
     return folder
 
 

@@ -46,19 +46,20 @@ def round_to_levels(z: Tensor) -> Tensor:
 
 
 def squeeze(z: Tensor, progress: float, generator: torch.Generator) -> Tensor:
-    """What the decoder sees of the latents: at first noise as wide as a level, which keeps codes from collapsing; then levels."""
+    """What the decoder sees of the latents: at first a little noise, which keeps codes from collapsing; then levels."""
     if progress < 0.05:
-        return z + torch.rand(z.shape, generator=generator) - 0.5
+        return z + 0.6 * (torch.rand(z.shape, generator=generator) - 0.5)
     return z + (round_to_levels(z) - z).detach()
 
 
 @torch.no_grad()
 def spread(model: VQModel, images: Tensor) -> None:
-    """Scale the last layer before rounding so that the first latents already reach all levels."""
+    """Start well: latents that already reach all levels, and output around the mean colour."""
     z = model.latents(images)
     deviation, mean = z.std(dim=(0, 2, 3)), z.mean(dim=(0, 2, 3))
     model.quant_conv.weight.mul_((1.2 / deviation)[:, None, None, None])
     model.quant_conv.bias.copy_((model.quant_conv.bias - mean) * 1.2 / deviation)
+    model.decoder.conv_out.bias.copy_(images.mean(dim=(0, 2, 3)))
 
 
 def training_picture(seed: int) -> np.ndarray:
@@ -141,7 +142,7 @@ def sample_grid(model: VQModel, pool: np.ndarray, path: Path) -> None:
     Image.fromarray((torch.cat(rows, dim=1).permute(1, 2, 0) * 255).round().byte().numpy()).save(path)
 
 
-def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, batch: int = 16, rate: float = 1e-3, seed: int = 0) -> VQModel:
+def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, batch: int = 16, rate: float = 4e-4, seed: int = 0) -> VQModel:
     """Train for `minutes` in `folder` (resumable) and leave the averaged weights in `folder/vqvae`."""
     run = Run(folder, minutes)
     torch.manual_seed(seed)

@@ -1,0 +1,109 @@
+"""The web demo: load a checkpoint, build the page, serve it. Also the entry of the Hugging Face Space."""
+
+from __future__ import annotations
+
+import spaces  # isort: skip  # before anything that may touch a graphics card
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
+
+from dimoo.checkpoint import BUILT_IN, load
+from dimoo.errors import DimooError
+from dimoo.pipeline import Pipeline
+from dimoo.tasks import Frame, Request
+from dimoo.ui.line import StopSign
+from dimoo.ui.page import build_page, launch_options
+
+LONGEST_RESERVATION = 120  # seconds; a longer one is refused on shared graphics cards
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="app.py", description="Web demo of Lumina-DiMOO.")
+    parser.add_argument("--checkpoint", default=BUILT_IN, help="folder or hub id (default: the built-in one)")
+    parser.add_argument("--device", help="cpu or cuda (default: what there is)")
+    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
+    parser.add_argument("--port", type=int, default=os.environ.get("GRADIO_SERVER_PORT", "7860"))
+    parser.add_argument("--share", action="store_true", help="also make a public link for three days")
+    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for these")
+    return parser
+
+
+def credentials(text: str | None) -> tuple[str, str] | None:
+    """user:password -> the two. Raises DimooError when one of them is missing."""
+    if text is None:
+        return None
+    user, _, password = text.partition(":")
+    if not user or not password:
+        raise DimooError("--auth wants a user and a password: --auth user:password.")
+    return user, password
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises DimooError when the server could not listen there."""
+    if not 0 <= port < 65536:
+        raise DimooError(f"There is no port {port}: choose one from 1 to 65535.")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise DimooError(
+            f"Cannot serve on {host}, port {port} ({error}): "
+            "choose another with --port, or stop what is using it."
+        ) from error
+
+
+def reserved_runner(pipeline: Pipeline) -> Callable[[Request, str], Iterator[Frame]]:
+    """Runs requests; where graphics cards are shared each run reserves one for as long as it may take."""
+
+    def duration(request: Request, sign: str) -> int:
+        return min(LONGEST_RESERVATION, round(pipeline.gpu_seconds(request)))
+
+    @spaces.GPU(duration=duration)
+    def run(request: Request, sign: str) -> Iterator[Frame]:
+        yield from pipeline.run(request, StopSign(sign).seen)
+
+    return run
+
+
+def build(checkpoint: str, device: str | None = None) -> gr.Blocks:
+    """The page for a checkpoint, ready to launch."""
+    pipeline = load(checkpoint, device)
+    return build_page(reserved_runner(pipeline), pipeline.notes, pipeline.defaults)
+
+
+def serve(page: gr.Blocks, **options: Any) -> str:
+    """Launches the page in the background and returns its address. /healthz answers as soon as it does."""
+    server, address, _ = page.launch(prevent_thread_lock=True, **launch_options(), **options)
+    server.add_api_route("/healthz", lambda: {"status": "ok"}, include_in_schema=False)
+    return address
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = options().parse_args(argv)
+    try:
+        auth = credentials(arguments.auth)
+        check_port(arguments.host, arguments.port)
+        page = build(arguments.checkpoint, arguments.device)
+    except DimooError as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        return 2
+    address = serve(
+        page, server_name=arguments.host, server_port=arguments.port, share=arguments.share, auth=auth
+    )
+    print(f"Lumina-DiMOO is ready on {address}", flush=True)
+    page.block_thread()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

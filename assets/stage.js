@@ -1,0 +1,206 @@
+// Draws the stage. Runs once when the component loads, with `element`, `props`, `server` and `watch` from Gradio.
+const $ = (selector) => element.querySelector(selector);
+const root = $('.stage');
+const canvas = $('canvas');
+const pen = canvas.getContext('2d');
+const finished = $('.stage-final');
+const slider = $('input[type=range]');
+const readout = $('output');
+const REPLAY_MS = 90;
+const KEPT = 24;         // pictures whose steps stay here for a replay
+
+const album = new Map(); // "ticket/index" -> {frames, final, alt, columns, rows}, oldest first
+let current = null;      // the entry of the album on the stage
+let ticket = null;       // of the run whose messages come in
+let begun = null;       // the last run that was asked for
+let view = 'committed';
+let shown = 0;           // place on the slider: a frame, or frames.length for the finished picture
+let latest = 0;          // counts paint requests, so that a late decode never paints over a newer picture
+let replay = null;
+let asking = null;
+
+function entry(message) {
+  const key = `${message.run}/${message.index}`;
+  if (!album.has(key)) {
+    album.set(key, { frames: [], final: null });
+    if (album.size > KEPT) album.delete(album.keys().next().value);
+  }
+  const { alt, columns, rows } = message;
+  return Object.assign(album.get(key), { alt, columns, rows });
+}
+
+function rampColour(byte) {
+  const stops = props.ramp;
+  const place = ((byte - 1) / 254) * (stops.length - 1);
+  const left = Math.min(Math.floor(place), stops.length - 2);
+  const mix = (c) => Math.round(stops[left][c] + (place - left) * (stops[left + 1][c] - stops[left][c]));
+  return `rgb(${mix(0)},${mix(1)},${mix(2)})`;
+}
+
+function resize() {
+  const { columns, rows } = current;
+  if (!columns) return;
+  const cell = Math.max(4, Math.round(768 / Math.max(columns, rows)));
+  if (canvas.width !== columns * cell || canvas.height !== rows * cell) {
+    canvas.width = columns * cell;
+    canvas.height = rows * cell;
+  }
+  root.style.setProperty('--aspect', columns / rows);
+}
+
+function eachCell(cells, draw) {
+  const cell = canvas.width / current.columns;
+  cells.forEach((byte, i) => draw(byte, (i % current.columns) * cell, Math.floor(i / current.columns) * cell, cell, i));
+}
+
+// The picture is decoded before anything is drawn: the last one stays until the new one is ready.
+function paint(frame, before) {
+  const mine = ++latest;
+  const picture = new Image();
+  picture.onload = () => {
+    if (mine !== latest) return;
+    const style = getComputedStyle(root);
+    pen.imageSmoothingQuality = 'high';
+    pen.drawImage(picture, 0, 0, canvas.width, canvas.height);
+    if (view === 'confidence') {
+      eachCell(frame.cells, (byte, x, y, cell) => {
+        if (!byte) return;
+        pen.fillStyle = rampColour(byte);
+        pen.fillRect(x, y, cell + 1, cell + 1);
+      });
+    }
+    if (view !== 'prediction') {
+      const gap = style.getPropertyValue('--tile-gap').trim();
+      const tile = style.getPropertyValue('--tile').trim();
+      eachCell(frame.cells, (byte, x, y, cell) => {
+        if (byte) return;
+        const edge = Math.max(0.75, cell * 0.03);
+        pen.fillStyle = gap;
+        pen.fillRect(x, y, cell, cell);
+        pen.fillStyle = tile;
+        pen.fillRect(x + edge, y + edge, cell - 2 * edge, cell - 2 * edge);
+      });
+    }
+    if (before && view === 'committed') {
+      pen.fillStyle = 'rgba(255, 255, 255, 0.28)';  // a flash on what was decided since
+      eachCell(frame.cells, (byte, x, y, cell, i) => { if (byte && !before.cells[i]) pen.fillRect(x, y, cell, cell); });
+    }
+    root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
+  };
+  picture.src = frame.picture;
+}
+
+function show(place, flash) {
+  const { frames, final } = current;
+  shown = Math.min(place, frames.length);
+  const atEnd = final && shown >= frames.length;
+  resize();
+  if (atEnd && (view !== 'confidence' || !frames.length)) {
+    latest += 1;
+    if (finished.getAttribute('src') !== final) finished.src = final;
+    finished.alt = current.alt;
+    root.dataset.showing = 'final';
+  } else if (frames.length) {
+    const at = Math.min(shown, frames.length - 1);
+    paint(frames[at], flash && at > 0 ? frames[at - 1] : null);
+    root.dataset.showing = 'steps';
+  } else {
+    root.dataset.showing = 'nothing';
+  }
+  root.dataset.replay = String(frames.length > 1);
+  slider.max = Math.max(0, frames.length - (final ? 0 : 1));
+  slider.value = shown;
+  const frame = frames[Math.min(shown, frames.length - 1)];
+  readout.textContent = !frame ? '' : atEnd ? 'result' : `${frame.step} / ${frame.steps}`;
+}
+
+function stopReplay() {
+  clearInterval(replay);
+  replay = null;
+  root.classList.remove('replaying');
+}
+
+function play() {
+  if (replay) { stopReplay(); return; }
+  let place = 0;
+  show(0, true);
+  root.classList.add('replaying');
+  replay = setInterval(() => {
+    place += 1;
+    show(place, true);
+    if (place >= Number(slider.max)) stopReplay();
+  }, REPLAY_MS);
+}
+
+// While the request waits for the model, ask for its place in the line.
+function ask() {
+  clearTimeout(asking);
+  if (root.dataset.phase !== 'waiting') return;
+  asking = setTimeout(async () => {
+    try {
+      const place = await server.place(ticket);
+      if (place && root.dataset.phase === 'waiting') $('.stage-status').textContent = place;
+    } catch (error) {
+      console.warn('The place in the line is not known just now.', error);
+    }
+    ask();
+  }, 600);
+}
+
+function setPhase(phase) {
+  const starts = phase === 'running' && root.dataset.phase !== phase;
+  root.dataset.phase = phase;
+  if (starts) $('.stage-foot').scrollIntoView({ block: 'nearest', behavior: 'smooth' });
+  const tab = element.closest('.task-tab');
+  if (tab) tab.dataset.phase = phase;
+}
+
+function receive() {
+  const message = props.value;
+  stopReplay();
+  if (message.run !== ticket) root.dataset.drawn = '0';
+  ticket = message.run;
+  current = entry(message);
+  const news = root.dataset.phase !== message.phase || message.final;
+  setPhase(message.phase);
+  $('.stage-status').textContent = message.status;
+  if (news) $('.stage-spoken').textContent = message.status;
+  $('.stage-progress i').style.width = `${Math.round(message.progress * 1000) / 10}%`;
+  $('.stage-notes').replaceChildren(...message.notes.map((note) => {
+    const item = document.createElement('li');
+    item.textContent = note;
+    return item;
+  }));
+  const known = current.frames.length ? current.frames[current.frames.length - 1].step : -1;
+  for (const { step, steps, picture, cells } of message.frames) {
+    if (step <= known) continue;
+    current.frames.push({ step, steps, picture, cells: Uint8Array.from(atob(cells), (c) => c.charCodeAt(0)) });
+  }
+  if (message.final) {
+    current.final = message.final;
+    const tab = element.closest('.task-tab');
+    if (tab) tab.dataset.pictures = 'some';
+    if (message.fresh) trigger('finished');
+  }
+  show(Infinity, !message.final);
+  if (message.phase === 'waiting' && begun !== ticket) {
+    begun = ticket;
+    trigger('begun');
+  }
+  ask();
+}
+
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button');
+  if (!button) return;
+  if (button.classList.contains('stage-play')) { play(); return; }
+  view = button.dataset.view;
+  $('.stage-help').textContent = button.title;
+  root.dataset.view = view;
+  $('.stage-views').querySelectorAll('button').forEach((other) => {
+    other.setAttribute('aria-pressed', String(other === button));
+  });
+  if (current) show(shown, false);
+});
+slider.addEventListener('input', () => { stopReplay(); show(Number(slider.value), true); });
+watch('value', receive);

@@ -1,0 +1,313 @@
+"""The page in a real browser: streaming, stopping, downloading, waiting in line, a phone's width."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, write_checkpoint
+from PIL import Image
+
+from dimoo.metadata import read_settings
+from dimoo.preview import NEUTRAL
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine: install Debian's package chromium"
+)
+ARGUMENTS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+FIRST_PICTURE_SECONDS = 1.0
+READY_SECONDS = 10.0
+PATIENCE = 3  # these machines are often shared: how much longer than promised a test waits
+STEPS = 40
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The real program with a checkpoint whose steps take some tens of milliseconds."""
+    folder = write_checkpoint(tmp_path_factory.mktemp("slower"), width=128, layers=4, steps=STEPS)
+    port = free_port()
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    command = [sys.executable, str(ROOT / "app.py"), "--checkpoint", str(folder), "--port", str(port)]
+    began = time.monotonic()
+    process = subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.PIPE, text=True)
+    address = f"http://127.0.0.1:{port}/"
+    while True:
+        try:
+            urllib.request.urlopen(address + "healthz")
+            break
+        except OSError:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() - began < PATIENCE * READY_SECONDS, "the page was not ready in time"
+            time.sleep(0.05)
+    yield address
+    process.terminate()
+    process.wait(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Opens the page as a new visitor; fails the test if the page had an error or asked another server."""
+    contexts, problems = [], []
+
+    def visit(**options):
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "request", lambda request: None if is_ours(request.url, address) else problems.append(request.url)
+        )
+        page.goto(address)
+        page.wait_for_selector("#generate-run:visible")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+def is_ours(url: str, address: str) -> bool:
+    return url.startswith((address, "data:", "blob:"))
+
+
+def wait_for(page, phase: str) -> None:
+    page.wait_for_selector(f'.stage[data-phase="{phase}"]')
+
+
+def generate(page, prompt: str = "a red ball") -> None:
+    page.fill("#prompt textarea", prompt)
+    page.click("#generate-run")
+
+
+def set_number(page, name: str, value: int) -> None:
+    page.fill(f"#{name} input[type=number]", str(value))
+    page.press(f"#{name} input[type=number]", "Tab")
+
+
+def canvas(page) -> str:
+    return page.evaluate("document.querySelector('.stage canvas').toDataURL('image/png')")
+
+
+def download(page, folder: Path) -> Path:
+    with page.expect_download() as event:
+        page.click("#generate-download")
+    path = folder / event.value.suggested_filename
+    event.value.save_as(path)
+    return path
+
+
+def test_the_picture_changes_step_by_step_and_downloads_with_its_settings(visit, tmp_path):
+    page = visit()
+    generate(page, "a red ball")
+    clicked = time.monotonic()
+    page.wait_for_function("Number(document.querySelector('.stage').dataset.drawn) > 0")
+    assert time.monotonic() - clicked < PATIENCE * FIRST_PICTURE_SECONDS
+    seen, status = set(), set()
+    while page.get_attribute(".stage", "data-phase") == "running":
+        seen.add(canvas(page))
+        status.add(page.inner_text(".stage-status"))
+    assert len(seen) >= 4
+    line = re.compile(rf"Step \d+ of {STEPS} · [\d.]+ s · [\d.]+ s left · seed \d+")
+    assert any(line.fullmatch(text) for text in status)
+    wait_for(page, "done")
+    assert page.get_attribute(".stage", "data-showing") == "final"
+    page.wait_for_selector("#generate-gallery .thumbnail-item img")
+    path = download(page, tmp_path)
+    settings = read_settings(path)
+    assert settings["prompt"] == "a red ball" and settings["steps"] == STEPS
+    assert f"seed {settings['seed']}" in page.inner_text(".stage-status")
+    assert path.name == f"a-red-ball_seed-{settings['seed']}.png"
+    with Image.open(path) as image:
+        assert image.size == (256, 256)
+
+
+def test_the_steps_can_be_replayed_in_three_views(visit):
+    page = visit()
+    generate(page)
+    wait_for(page, "done")
+    slider = page.locator(".stage-replay input")
+    assert int(slider.get_attribute("max")) == STEPS + 1
+    pictures = {}
+    for view in ("committed", "prediction", "confidence"):
+        page.click(f'.stage-views [data-view="{view}"]')
+        drawn = page.get_attribute(".stage", "data-drawn")
+        slider.fill(str(STEPS // 2))
+        page.wait_for_function(f"document.querySelector('.stage').dataset.drawn !== '{drawn}'")
+        assert page.inner_text(".stage-replay output") == f"{STEPS // 2} / {STEPS}"
+        pictures[view] = canvas(page)
+    assert len(set(pictures.values())) == 3
+    page.click(".stage-play")
+    page.wait_for_selector(".stage.replaying")
+    page.wait_for_selector(".stage:not(.replaying)")
+    assert page.inner_text(".stage-replay output") == "result"
+
+
+def test_stop_keeps_the_partial_picture_and_frees_the_model(visit, tmp_path):
+    page = visit()
+    set_number(page, "steps", 120)
+    generate(page)
+    page.wait_for_function("document.querySelector('.stage-status').textContent.startsWith('Step 2')")
+    page.click("#generate-stop")
+    clicked = time.monotonic()
+    wait_for(page, "stopped")
+    assert time.monotonic() - clicked < PATIENCE * 1.0
+    step = int(re.fullmatch(r"Stopped at step (\d+) of 120", page.inner_text(".stage-status"))[1])
+    page.wait_for_selector("#generate-details .stopped")
+    path = download(page, tmp_path)
+    assert read_settings(path)["stopped"] == f"{step}/120"
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    assert (pixels[::16, ::16] == NEUTRAL).all(-1).sum() > 20
+    set_number(page, "steps", 2)
+    generate(page, "a blue cube")
+    wait_for(page, "done")
+    page.wait_for_function("document.querySelectorAll('#generate-gallery .thumbnail-item').length === 2")
+
+
+def test_two_visitors_wait_for_each_other_and_see_only_their_own(visit):
+    one, two = visit(), visit()
+    set_number(one, "steps", 120)
+    set_number(two, "steps", 3)
+    generate(one, "a red ball")
+    wait_for(one, "running")
+    generate(two, "a blue cube")
+    wait_for(two, "waiting")
+    assert "one run is ahead of yours" in two.inner_text(".stage-status")
+    two.click("#generate-leave")
+    wait_for(two, "idle")
+    assert two.inner_text(".stage-status") == "You left the line."
+    generate(two, "a blue cube")
+    wait_for(two, "waiting")
+    one.click("#generate-stop")
+    wait_for(one, "stopped")
+    wait_for(two, "done")
+    for page, prompt in ((one, "a red ball"), (two, "a blue cube")):
+        page.wait_for_selector("#generate-gallery .thumbnail-item img")
+        assert page.locator("#generate-gallery .thumbnail-item img").count() == 1
+        assert page.inner_text(".details-prompt") == prompt
+        assert prompt.split()[-1] in page.get_attribute("#generate-gallery .thumbnail-item img", "src")
+
+
+def test_closing_the_page_frees_the_model(visit):
+    gone, next_one = visit(), visit()
+    set_number(gone, "steps", 128)
+    set_number(gone, "count", 8)
+    generate(gone)
+    gone.wait_for_function("Number(document.querySelector('.stage').dataset.drawn) > 1")
+    gone.close()
+    set_number(next_one, "steps", 2)
+    began = time.monotonic()
+    generate(next_one)
+    wait_for(next_one, "done")
+    assert time.monotonic() - began < PATIENCE * 3
+
+
+def test_seeds_and_settings_are_reused(visit, tmp_path):
+    page = visit()
+    set_number(page, "steps", 3)
+    generate(page)
+    wait_for(page, "done")
+    page.wait_for_selector("#generate-reuse-seed:visible")
+    page.click("#generate-reuse-seed")
+    page.wait_for_selector("#random-seed input:not(:checked)")
+    first = download(page, tmp_path)
+    assert page.input_value("#seed input") == str(read_settings(first)["seed"])
+    first = first.rename(tmp_path / "first.png")
+    generate(page)
+    page.wait_for_function("document.querySelectorAll('#generate-gallery .thumbnail-item').length === 2")
+    again = download(page, tmp_path)
+    assert np.array_equal(np.asarray(Image.open(first)), np.asarray(Image.open(again)))
+    other = visit()
+    other.set_input_files('input[type="file"]', str(first))
+    other.wait_for_function("document.querySelector('#prompt textarea').value === 'a red ball'")
+    assert other.input_value("#steps input[type=number]") == "3"
+    assert other.input_value("#seed input") == str(read_settings(first)["seed"])
+
+
+def test_examples_and_surprises_fill_in_the_prompt(visit):
+    page = visit()
+    page.click("#examples button >> nth=1")
+    page.wait_for_function("document.querySelector('#prompt textarea').value === 'a blue cube in the snow'")
+    page.click("#surprise")
+    page.wait_for_function(
+        "!['', 'a blue cube in the snow'].includes(document.querySelector('#prompt textarea').value)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        ("", "Prompt is empty"),
+        ("dragon castle", "Testville knows none of these words: dragon, castle. It knows: ball"),
+        ("ball " * 500, "Prompt has 2001 characters: shorten it to at most 2000"),
+    ],
+)
+def test_what_cannot_run_is_said(visit, prompt, sentence):
+    page = visit()
+    generate(page, prompt)
+    wait_for(page, "failed")
+    assert sentence in page.inner_text(".stage-status")
+    page.wait_for_selector(f".toast-wrap >> text={sentence[:20]}")
+    assert page.is_visible("#generate-run")
+
+
+def test_unknown_words_are_noted_and_nothing_is_injected(visit):
+    page = visit()
+    set_number(page, "steps", 2)
+    generate(page, 'a red ball <img src="x" onerror="window.injected=1"> dragon')
+    wait_for(page, "done")
+    assert "Testville does not know:" in page.inner_text(".stage-notes") and "dragon" in page.inner_text(
+        ".stage-notes"
+    )
+    page.wait_for_selector(".details-prompt")
+    assert "<img" in page.inner_text(".details-prompt")
+    assert page.evaluate("window.injected") is None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_needs_no_sideways_scrolling(visit, scheme):
+    page = visit(viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True, is_mobile=True)
+    set_number(page, "steps", 3)
+    widths = [page.evaluate("document.documentElement.scrollWidth")]
+    generate(page, "a red dragon ball")
+    wait_for(page, "done")
+    page.wait_for_selector("#generate-gallery .thumbnail-item img")
+    widths.append(page.evaluate("document.documentElement.scrollWidth"))
+    assert max(widths) <= 390
+    stage, settings = (page.locator(selector).bounding_box() for selector in (".stage-view", "#steps"))
+    assert stage["width"] > 330 and stage["y"] < settings["y"]
+    background = page.evaluate(
+        "getComputedStyle(document.querySelector('.gradio-container')).backgroundColor"
+    )
+    lightness = sum(map(int, re.findall(r"\d+", background)[:3])) / 3
+    assert lightness > 200 if scheme == "light" else lightness < 60

@@ -1,0 +1,149 @@
+"""Loading: the hub layout, and a sentence for everything that can be wrong with it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dimoo import checkpoint as loader
+from dimoo.checkpoint import BUILT_IN, ROOT, find, load, pick_device, pick_dtype
+from dimoo.errors import DimooError
+from dimoo.tasks import Generate
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_checkpoint_loads_and_says_what_it_is(pipeline):
+    assert pipeline.defaults.name == "Testville"
+    assert (pipeline.defaults.width, pipeline.defaults.steps, pipeline.defaults.guidance) == (256, 12, 4.0)
+    assert len(pipeline.vq.codebook) == pipeline.vocab.codebook_size == 64
+    assert pipeline.model.dtype == torch.float32
+    assert not any(p.requires_grad for p in pipeline.model.parameters())
+    assert not pipeline.model.training
+
+
+def test_weights_in_several_files_are_the_same(broken, pipeline):
+    weights = load_file(broken / "model.safetensors")
+    names = sorted(weights)
+    parts = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    for file, part in parts.items():
+        save_file({name: weights[name] for name in part}, broken / file)
+    where = {name: file for file, part in parts.items() for name in part}
+    (broken / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    (broken / "model.safetensors").unlink()
+    loaded = load(broken, "cpu", torch.float32)
+    for name, tensor in pipeline.model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor)
+    (broken / "model-2.safetensors").unlink()
+    with pytest.raises(DimooError, match="model-2.safetensors is missing"):
+        load(broken, "cpu")
+
+
+def test_a_fitted_preview_table_is_used_and_another_made_when_needed(broken):
+    loaded = load(broken, "cpu")
+    assert loaded.preview is None
+    next(loaded.run(Generate("a red ball")))
+    loaded.preview.save(broken / "vqvae" / "preview.safetensors")
+    assert torch.equal(load(broken, "cpu").preview.weight, loaded.preview.weight)
+
+
+BREAKS = {
+    "no config": (lambda p: (p / "config.json").unlink(), "is not a checkpoint: it has no config.json"),
+    "broken config": (lambda p: (p / "config.json").write_text("{"), "config.json is broken"),
+    "another list": (lambda p: (p / "config.json").write_text("[]"), "describes a model of type None"),
+    "another model": (
+        lambda p: edit_json(p / "config.json", model_type="bert"),
+        "a model of type bert, not llada",
+    ),
+    "odd value": (
+        lambda p: edit_json(p / "config.json", d_model="wide"),
+        "config.json has a value that cannot be used",
+    ),
+    "odd heads": (lambda p: edit_json(p / "config.json", n_heads=5), "does not split into 5 heads"),
+    "odd demo": (lambda p: edit_json(p / "config.json", demo={"presets": 3}), "demo section cannot be read"),
+    "no tokenizer": (lambda p: (p / "tokenizer.json").unlink(), "no tokenizer.json"),
+    "no weights": (lambda p: (p / "model.safetensors").unlink(), "model.safetensors is missing"),
+    "cut weights": (
+        lambda p: (p / "model.safetensors").write_bytes((p / "model.safetensors").read_bytes()[:5000]),
+        "model.safetensors cannot be read: the download is incomplete",
+    ),
+    "missing weight": (
+        lambda p: save_file(
+            dict(list(load_file(p / "model.safetensors").items())[1:]), p / "model.safetensors"
+        ),
+        "are incomplete: .* missing",
+    ),
+    "other width": (lambda p: edit_json(p / "config.json", d_model=64), "do not fit its config.json"),
+    "no image tokenizer": (lambda p: (p / "vqvae" / "config.json").unlink(), "image tokenizer is missing"),
+    "other codebook": (
+        lambda p: edit_json(p / "config.json", codebook_size=60),
+        "the image tokenizer has 64 codes, but config.json says 60",
+    ),
+    "broken index": (lambda p: (p / "model.safetensors.index.json").write_text("{}"), "index.json is broken"),
+    "broken table": (
+        lambda p: (p / "vqvae" / "preview.safetensors").write_text("x"),
+        "is not a preview table",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_broken_checkpoints_are_refused_in_a_sentence(name, broken):
+    damage, sentence = BREAKS[name]
+    damage(broken)
+    with pytest.raises(DimooError, match=sentence):
+        load(broken, "cpu")
+
+
+def test_the_built_in_checkpoint_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loader, "ROOT", tmp_path / "repository")
+    with pytest.raises(DimooError, match="built-in checkpoint is missing"):
+        find(BUILT_IN)
+    home = tmp_path / "repository" / BUILT_IN
+    home.mkdir(parents=True)
+    assert find(BUILT_IN) == home
+    assert (ROOT / "dimoo").is_dir()
+
+
+def test_names_that_lead_nowhere(tmp_path, monkeypatch):
+    with pytest.raises(DimooError, match="There is no checkpoint folder .*nowhere/at/all"):
+        find(tmp_path / "nowhere/at/all")
+    asked = []
+
+    def offline(name, **options):
+        asked.append((name, options["allow_patterns"]))
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    with pytest.raises(DimooError, match="cannot be downloaded from the Hugging Face hub"):
+        find("somebody/something")
+    assert asked[0][0] == "somebody/something"
+    assert "vqvae/*" in asked[0][1]
+
+
+def test_devices_and_precisions():
+    assert pick_device("cpu").type == "cpu"
+    with pytest.raises(DimooError, match="no kind of device called tricorder"):
+        pick_device("tricorder")
+    if not torch.cuda.is_available():
+        with pytest.raises(DimooError, match="no usable CUDA device"):
+            pick_device("cuda")
+    assert pick_dtype(torch.device("cpu")) in (torch.bfloat16, torch.float32)
+
+
+def test_weights_that_cannot_fit_in_memory_are_refused(checkpoint, monkeypatch):
+    monkeypatch.setattr(loader.Path, "read_text", lambda path, **_: "MemAvailable:   10 kB\n")
+    with pytest.raises(DimooError, match="GB of memory in float32, but only 0 GB are free"):
+        loader.check_memory(checkpoint, torch.device("cpu"), torch.float32)
+
+
+def test_the_built_in_checkpoint_is_whole(built_in):
+    assert built_in.defaults.prompts and built_in.defaults.presets
+    for prompt in built_in.defaults.prompts:
+        assert built_in.vocab.unknown_words(prompt) == []
