@@ -17,6 +17,9 @@ from dimoo.errors import DimooError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("dimoo.cli", "make pictures from a text"),
+    "train": ("dimoo.train.command", "train the image tokenizer or the transformer on Toytown"),
+    "evaluate": ("dimoo.evals.command", "score a checkpoint on held-out prompts or scenes"),
+    "bench": ("dimoo.evals.bench", "measure the speed of a checkpoint on this machine"),
 }
 INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 

@@ -2,8 +2,8 @@
 
 The network and its weight names are those of diffusers' `VQModel` in aMUSEd's configuration, which the published checkpoint
 uses; one field of our own, `norm_scope`, selects where normalisation takes its statistics. With "image" (the published
-model) a change anywhere moves every code a little; with "dataset" they are constants after training, so codes depend on
-their neighbourhood only and stay steady elsewhere.
+model) a change anywhere moves every code a little; with "none" there is no normalisation, only its scale and shift, so codes
+depend on their neighbourhood alone and stay steady elsewhere.
 """
 from __future__ import annotations
 
@@ -26,9 +26,20 @@ DEFAULTS = {
 }  # fmt: skip
 
 
+class Affine(nn.Module):
+    """A learned scale and shift of each channel: what is left of a norm without statistics."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.bias[:, None, None], x, self.weight[:, None, None])
+
+
 def norm(groups: int, channels: int, scope: str) -> nn.Module:
-    """Group normalisation over the picture, or normalisation with statistics of the training data (fixed once trained)."""
-    return nn.GroupNorm(groups, channels, eps=1e-6) if scope == "image" else nn.BatchNorm2d(channels, momentum=0.02)
+    return nn.GroupNorm(groups, channels, eps=1e-6) if scope == "image" else Affine(channels)
 
 
 class Resnet(nn.Module):

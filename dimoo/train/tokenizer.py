@@ -19,17 +19,17 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dimoo.train.run import Run, cosine
-from dimoo.vq import WEIGHTS, VQModel
+from dimoo.vq import WEIGHTS, Down, Resnet, Up, VQModel
 from dimoo.world import scene as world
 from dimoo.world.render import render
 from dimoo.world.styles import MAPS, control_map, stylize
 
 CONFIG = {
     "_class_name": "VQModel", "block_out_channels": [16, 24, 64, 128, 192], "layers_per_block": 1, "latent_channels": 6,
-    "num_vq_embeddings": 4096, "norm_num_groups": 1, "norm_scope": "dataset", "in_channels": 3, "out_channels": 3,
+    "num_vq_embeddings": 4096, "norm_num_groups": 1, "norm_scope": "none", "in_channels": 3, "out_channels": 3,
     "act_fn": "silu", "mid_block_add_attention": False, "lookup_from_codebook": True, "sample_size": 256,
     "down_block_types": ["DownEncoderBlock2D"] * 5, "up_block_types": ["UpDecoderBlock2D"] * 5,
 }  # fmt: skip
@@ -45,21 +45,53 @@ def round_to_levels(z: Tensor) -> Tensor:
     return (torch.floor(z) + 0.5).clamp(LEVELS[0], LEVELS[-1])
 
 
-def squeeze(z: Tensor, progress: float, generator: torch.Generator) -> Tensor:
-    """What the decoder sees of the latents: at first a little noise, which keeps codes from collapsing; then levels."""
-    if progress < 0.05:
-        return z + 0.6 * (torch.rand(z.shape, generator=generator) - 0.5)
-    return z + (round_to_levels(z) - z).detach()
+YCC = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))
 
 
 @torch.no_grad()
-def spread(model: VQModel, images: Tensor) -> None:
-    """Start well: latents that already reach all levels, and output around the mean colour."""
+def start_linear(model: VQModel, images: Tensor) -> None:
+    """Initialise a network without normalisation as a linear one: three latents are the mean colour of a cell, and come back as it.
+
+    The trunk carries colours through every level in channels 0–2 and their negatives in 3–5, since silu(x) - silu(-x) = x;
+    residual branches start at zero. Training then begins from a blocky picture instead of from grey.
+    """
+    for module in model.modules():
+        if isinstance(module, Resnet):
+            nn.init.zeros_(module.conv2.weight)
+            nn.init.zeros_(module.conv2.bias)
+            if module.conv_shortcut is not None:
+                nn.init.dirac_(module.conv_shortcut.weight)
+                nn.init.zeros_(module.conv_shortcut.bias)
+        elif isinstance(module, Down):
+            module.conv.weight.zero_()
+            module.conv.bias.zero_()
+            for c in range(module.conv.out_channels):
+                module.conv.weight[c, c, :2, :2] = 0.25
+        elif isinstance(module, Up):
+            nn.init.dirac_(module.conv.weight)
+            nn.init.zeros_(module.conv.bias)
+    ycc = torch.tensor(YCC)
+    first, last, back, out = model.encoder.conv_in, model.encoder.conv_out, model.decoder.conv_in, model.decoder.conv_out
+    first.weight[:6], last.weight[:3], back.weight[:6] = 0, 0, 0
+    out.weight.zero_()
+    for i in range(3):
+        first.weight[i, i, 1, 1], first.weight[3 + i, i, 1, 1] = 1, -1
+        last.weight[:3, i, 1, 1], last.weight[:3, 3 + i, 1, 1] = ycc[:, i], -ycc[:, i]
+        out.weight[i, i, 1, 1], out.weight[i, 3 + i, 1, 1] = 1, -1
+    back.weight[:3, :3, 1, 1], back.weight[3:6, :3, 1, 1] = torch.linalg.inv(ycc), -torch.linalg.inv(ycc)
+    first.bias[:6] = torch.tensor([-0.5] * 3 + [0.5] * 3)
+    last.bias.zero_()
+    back.bias.zero_()
+    out.bias.fill_(0.5)
+    nn.init.dirac_(model.quant_conv.weight)
+    nn.init.zeros_(model.quant_conv.bias)
     z = model.latents(images)
-    deviation, mean = z.std(dim=(0, 2, 3)), z.mean(dim=(0, 2, 3))
-    model.quant_conv.weight.mul_((1.2 / deviation)[:, None, None, None])
-    model.quant_conv.bias.copy_((model.quant_conv.bias - mean) * 1.2 / deviation)
-    model.decoder.conv_out.bias.copy_(images.mean(dim=(0, 2, 3)))
+    scale, mean = 1.1 / z.std(dim=(0, 2, 3)), z.mean(dim=(0, 2, 3))
+    model.quant_conv.weight.mul_(scale[:, None, None, None])
+    model.quant_conv.bias.copy_(-mean * scale)
+    nn.init.dirac_(model.post_quant_conv.weight)
+    model.post_quant_conv.weight.div_(scale[:, None, None, None])
+    model.post_quant_conv.bias.copy_(mean)
 
 
 def training_picture(seed: int) -> np.ndarray:
@@ -142,13 +174,14 @@ def sample_grid(model: VQModel, pool: np.ndarray, path: Path) -> None:
     Image.fromarray((torch.cat(rows, dim=1).permute(1, 2, 0) * 255).round().byte().numpy()).save(path)
 
 
-def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, batch: int = 16, rate: float = 4e-4, seed: int = 0) -> VQModel:
+def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, batch: int = 16, rate: float = 6e-4, seed: int = 0) -> VQModel:
     """Train for `minutes` in `folder` (resumable) and leave the averaged weights in `folder/vqvae`."""
     run = Run(folder, minutes)
     torch.manual_seed(seed)
+    torch.set_flush_denormal(True)  # vanishing moments of the optimiser are a hundred times slower than zeros
     model = VQModel(CONFIG).to(memory_format=torch.channels_last)
     model.quantize.embedding.weight = torch.nn.Parameter(grid_codebook(CONFIG["latent_channels"]), requires_grad=False)
-    average = copy.deepcopy(model).requires_grad_(False).eval()
+    average = copy.deepcopy(model).requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, rate, betas=(0.9, 0.98), weight_decay=0.01)
     path = run.folder / "pictures.npy"
@@ -163,20 +196,19 @@ def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, ba
 
     run.on_save = export
     if not run.resume(model=model, average=average, optimizer=optimizer):
-        spread(model, crops(pool, np.random.default_rng(seed), batch, 128))
+        start_linear(model, crops(pool, np.random.default_rng(seed), batch, 128))
     while run.tick():
         rng = np.random.default_rng((seed, run.step))
-        whole = run.progress > 0.8  # the last fifth sees whole pictures, borders included, with the statistics of use
-        model.train(not whole)
+        whole = run.progress > 0.8  # the last fifth sees whole pictures, borders included
         x = crops(pool, rng, batch // 4 if whole else batch, 256 if whole else 128).contiguous(memory_format=torch.channels_last)
         for group in optimizer.param_groups:
             group["lr"] = cosine(run.progress, rate)
         z = model.latents(x).float()
         q = round_to_levels(z.detach())
-        y = model.reconstruct(squeeze(z, run.progress, torch.Generator().manual_seed(run.step))).float()
+        y = model.reconstruct(z + (q - z).detach()).float()
         pull = (z - q).square().mean()
         outside = F.relu(z.abs() - 2).square().mean()
-        loss = reconstruction_loss(x, y) + outside + 0.1 * max(0.0, run.progress - 0.05) * pull
+        loss = reconstruction_loss(x, y) + outside + 0.1 * run.progress * pull
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -185,8 +217,6 @@ def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, ba
         with torch.no_grad():
             for a, b in zip(average.parameters(), model.parameters(), strict=True):
                 a.lerp_(b, 1 - decay)
-            for a, b in zip(average.buffers(), model.buffers(), strict=True):
-                a.copy_(b)
             psnr = -10 * torch.log10((y.clamp(0, 1) - x).square().mean(dim=(1, 2, 3)) + 1e-10).mean()
         run.report(loss=loss.item(), psnr=psnr.item(), pull=pull.item(), codes=float(torch.unique(q.permute(0, 2, 3, 1).flatten(0, 2), dim=0).shape[0]))
     return average
