@@ -227,5 +227,6 @@ class VQModel(nn.Module):
         try:
             model.load_state_dict(weights, assign=True)
         except RuntimeError as error:
-            raise DimooError(f"The image tokenizer's weights do not fit its config.json: {str(error).splitlines()[1].strip()}") from None
+            first = str(error).splitlines()[1].strip()
+            raise DimooError(f"The image tokenizer's weights do not fit its config.json: {first}") from None
         return model.to(device, dtype, memory_format=torch.channels_last).eval()

@@ -25,6 +25,6 @@ def main(options: argparse.Namespace) -> int:
     else:
         from dimoo.train.transformer import train_transformer
 
-        train_transformer(folder, options.tokenizer, options.minutes, options.pictures or 10000, options.batch, seed=options.seed)
+        train_transformer(folder, options.tokenizer, options.minutes, options.pictures or 7000, options.batch, seed=options.seed)
         print(folder / "checkpoint")
     return 0

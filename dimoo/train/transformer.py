@@ -10,21 +10,26 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
+from dimoo.checkpoint import load
 from dimoo.config import LLaDAConfig
 from dimoo.model import DiMOO
 from dimoo.packed import Packed
-from dimoo.train.data import batches, encode_scenes, mask_cells
+from dimoo.preview import Preview, fit
+from dimoo.tasks import Generate
+from dimoo.train.data import SIZES, batches, encode_scenes, mask_cells
 from dimoo.train.run import Run
 from dimoo.train.words import TEXT_IDS, write_tokenizer
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.world import scene as world
 
-SIZE = {"d_model": 384, "n_heads": 6, "n_kv_heads": 6, "n_layers": 8, "mlp_hidden_size": 1024}
+SIZE = {"d_model": 256, "n_heads": 4, "n_kv_heads": 4, "n_layers": 8, "mlp_hidden_size": 768}
 
 DEMO = {
     "name": "Toytown",
@@ -91,14 +96,8 @@ def loss_of(model: DiMOO, ids: Tensor, cells: Tensor, codes: Tensor, masked: Ten
     return F.cross_entropy(logits.float(), codes[masked] + offset, reduction="none")
 
 
-def usual_codes(codes: dict, shape: tuple[int, int]) -> Tensor:
-    """The most frequent code of each cell over all scenes, (n,): what stands there when nothing else does, roughly."""
-    grids = torch.stack([torch.from_numpy(g.reshape(-1)).long() for g in codes.values() if g.shape == shape][:400])
-    return grids.mode(0).values
-
-
-def export(model: DiMOO, vqvae: Path, folder: Path) -> None:
-    """Write a checkpoint in the hub layout: config, tokenizer, sharded weights in float16, image tokenizer."""
+def export(model: DiMOO, vqvae: Path, preview: Preview, folder: Path) -> None:
+    """Write a checkpoint in the hub layout: config, tokenizer, sharded weights in float16, image tokenizer with its preview table."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("model*.safetensors*"):
         old.unlink()
@@ -109,12 +108,24 @@ def export(model: DiMOO, vqvae: Path, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"demo": DEMO}, indent=1) + "\n")
     write_tokenizer(folder)
     shutil.copytree(vqvae, folder / "vqvae", dirs_exist_ok=True)
+    preview.save(folder / "vqvae" / "preview.safetensors")
 
 
-def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float, scenes: int = 10000, batch: int = 16,
+def sample_grid(checkpoint: Path, path: Path, count: int = 4) -> None:
+    """Pictures of the first example prompts, side by side, made as a user of the checkpoint would."""
+    pipeline = load(checkpoint, "cpu")
+    pictures = []
+    for prompt in DEMO["prompts"][:count]:
+        *_, frame = pipeline.run(Generate(prompt, seed=0))
+        pictures.append(np.asarray(frame.image))
+    Image.fromarray(np.concatenate(pictures, axis=1)).save(path)
+
+
+def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float, scenes: int = 7000, batch: int = 16,
                       rate: float = 4e-3, seed: int = 0, size: dict | None = None) -> DiMOO:
     """Train on text to image for `minutes` in `folder` (resumable); leaves a checkpoint in `folder/checkpoint`."""
-    run = Run(folder, minutes)
+    torch.set_flush_denormal(True)
+    run = Run(folder, minutes, save_every=5)
     vq = VQModel.load(tokenizer)
     codebook_size = len(vq.codebook)
     config = LLaDAConfig(**(size or SIZE), vocab_size=TEXT_IDS + codebook_size, embedding_size=TEXT_IDS + codebook_size,
@@ -123,15 +134,20 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
     write_tokenizer(run.folder / "words")
     vocab = Vocabulary.load(run.folder / "words", config)
     codes = encode_scenes(vq, run.folder / "codes.npz", scenes)
-    usual = {shape: usual_codes(codes, shape) for shape in {g.shape for g in codes.values()}}
     muon, adam = optimizers(model, rate)
-    run.on_save = lambda: export(model, Path(tokenizer), run.folder / "checkpoint")
+    squares = [torch.from_numpy(grid).long() for grid in codes.values() if grid.shape == SIZES[0]]
+    preview = fit(vq, torch.stack(squares[:48]), cell_pixels=8)
+
+    def save() -> None:
+        export(model, Path(tokenizer), preview, run.folder / "checkpoint")
+        sample_grid(run.folder / "checkpoint", run.folder / "samples.png")
+
+    run.on_save = save
     run.resume(model=model, muon=muon, adam=adam)
-    shape_of = {g.size: g.shape for g in codes.values()}
     stream = batches(vocab, codes, batch, (seed, run.step))
     generator = torch.Generator().manual_seed(seed + run.step)
     while run.tick():
-        ids, cells, grid = next(stream)
+        ids, cells, grid, things = next(stream)
         masked = mask_cells(*grid.shape, generator)
         warm, left = min(1.0, (run.step + 1) / 50), 1 - run.progress
         for optimizer in (muon, adam):
@@ -143,6 +159,6 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         muon.step()
         adam.step()
-        thing = (grid != usual[shape_of[grid.shape[1]]])[masked]
-        run.report(loss=losses.mean().item(), things=losses[thing].mean().item() if thing.any() else 0.0)
+        seen = losses.detach()[things[masked]]
+        run.report(loss=losses.mean().item(), **({"things": seen.mean().item()} if len(seen) else {}))
     return model

@@ -12,9 +12,9 @@ from gradio.data_classes import FileData
 
 from dimoo.errors import DimooError
 from dimoo.tasks import Generate
-from dimoo.ui.bench import Shop
 from dimoo.ui.files import keep
 from dimoo.ui.line import StopSign, new_ticket
+from dimoo.ui.workbench import Shop
 
 
 def generate_endpoint(shop: Shop) -> Callable[..., Iterator[tuple]]:

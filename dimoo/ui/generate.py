@@ -11,16 +11,16 @@ from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.metadata import read_settings
 from dimoo.tasks import Generate, knobs, request_from
-from dimoo.ui.bench import PRIVATE, Bench, Shop
 from dimoo.ui.controls import prompt_box, prompt_chips, size_choice, slider, split_size, surprise_script
 from dimoo.ui.files import Picture
+from dimoo.ui.workbench import PRIVATE, Shop, Workbench
 
 HINT = "Your picture appears here, token by token."
 
 
-def build(shop: Shop, defaults: Defaults) -> Bench:
+def build(shop: Shop, defaults: Defaults) -> Workbench:
     """Lays out the tab inside the current gr.Tab and connects it."""
-    bench = Bench(shop, "generate")
+    workbench = Workbench(shop, "generate")
     with gr.Row(elem_classes=["task-tab"], equal_height=False):
         with gr.Column(scale=4, min_width=320, elem_classes=["controls"]):
             with gr.Group(elem_classes=["prompt-group"]):
@@ -28,7 +28,7 @@ def build(shop: Shop, defaults: Defaults) -> Bench:
                 surprise = gr.Button("Surprise me", size="sm", elem_id="surprise", elem_classes=["quiet"])
             chips = prompt_chips(defaults.prompts, "examples")
             size = size_choice(defaults)
-            bench.build_buttons("Generate")
+            workbench.build_buttons("Generate")
             with gr.Accordion("Settings", open=True, elem_classes=["settings"]):
                 with gr.Row(elem_classes=["seed-row"]):
                     seed = gr.Number(
@@ -48,18 +48,18 @@ def build(shop: Shop, defaults: Defaults) -> Bench:
                     "Load settings from a PNG", file_types=[".png"], size="sm", elem_id="load"
                 )
         with gr.Column(scale=7, min_width=320, elem_classes=["result"]):
-            bench.build_stage(HINT)
-            bench.build_gallery()
+            workbench.build_stage(HINT)
+            workbench.build_gallery()
 
     controls = [prompt, size, steps, guidance, temperature, seed, random_seed, count]
-    bench.connect([bench.start.click, prompt.submit], controls, request_of)
+    workbench.connect([workbench.start.click, prompt.submit], controls, request_of)
     chips.input(None, chips, prompt, js="(chosen) => chosen", **PRIVATE)
     surprise.click(None, prompt, prompt, js=surprise_script(defaults.prompts), **PRIVATE)
-    bench.reuse_seed.click(reuse_seed, bench.chosen, [seed, random_seed], queue=False, **PRIVATE)
+    workbench.reuse_seed.click(reuse_seed, workbench.chosen, [seed, random_seed], queue=False, **PRIVATE)
     settings = [prompt, size, steps, guidance, temperature, seed, random_seed]
-    bench.reuse_all.click(reuse_all, [bench.chosen, size], settings, queue=False, **PRIVATE)
+    workbench.reuse_all.click(reuse_all, [workbench.chosen, size], settings, queue=False, **PRIVATE)
     load.upload(load_settings, [load, size], settings, queue=False, **PRIVATE)
-    return bench
+    return workbench
 
 
 def request_of(

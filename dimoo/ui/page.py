@@ -9,10 +9,10 @@ import gradio as gr
 from dimoo.defaults import Defaults
 from dimoo.ui import generate
 from dimoo.ui.api import generate_endpoint
-from dimoo.ui.bench import MODEL, Notes, Runner, Shop
 from dimoo.ui.controls import literal
 from dimoo.ui.stage import ASSETS
 from dimoo.ui.theme import build_theme
+from dimoo.ui.workbench import MODEL, Notes, Runner, Shop
 
 TITLE = "Lumina-DiMOO"
 CACHE_SWEEP = (600, 86400)  # every ten minutes, what is older than a day

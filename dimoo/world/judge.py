@@ -2,8 +2,8 @@
 
 Analysis by synthesis, without anything learned and without looking at tokens. The setting is the backdrop that fits best.
 Then, again and again, the one thing is added whose drawing explains most of what is still unexplained, until nothing
-explains enough; at last every thing is fitted once more against all the others. Colours above the paint's are not needed as
-drawings: a drawn pixel is linear in the paint, so two drawings (black and white paint) give all eight colours.
+explains enough; at last every thing is fitted once more against all the others. A drawn pixel is linear in its paint, so
+that one drawing in black and one in white give all eight colours.
 """
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from dimoo.world.camera import Canvas
-from dimoo.world.render import render
+from dimoo.world.render import Surface, arrange, ground_depth, ground_light, shade, trace
 from dimoo.world.scene import CELL, COLORS, KINDS, MATERIALS, POSES, ROW_DEPTHS, SETTINGS, SIZES, Scene, Thing
-from dimoo.world.settings import backdrop
+from dimoo.world.settings import LIGHTS, backdrop
 from dimoo.world.shapes import PAINT
 
 SCALE = 2
@@ -25,12 +25,16 @@ TOLERANCE = 0.12
 """Squared colour distance above which a pixel is just wrong: bounds the say of each pixel."""
 ENOUGH = 0.45
 """Share of the error under a thing's silhouette that it must explain to be seen."""
+SAMPLES = 160
+"""Pixels of a silhouette that are compared."""
 _ANCHORS = (-5, 0, 5)  # columns at which drawings are made; a thing between them looks like its nearest
+_BELOW, _TILE = 48, 176  # a window that holds the largest thing with its shadow, wherever it stands, and its part below the foot
+_PAINTS = np.asarray([PAINT[c] for c in COLORS], np.float32)
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A shape at a place: pixel indices relative to its foot, and colour = base + paint * gain for each material."""
+    """A shape at a place: pixels relative to its foot, and for each material colour = base + paint * gain."""
 
     thing: Thing
     y: np.ndarray  # (P,)
@@ -40,6 +44,18 @@ class Drawing:
     shade_y: np.ndarray  # (S,) where its shadow lies
     shade_x: np.ndarray
     shade: np.ndarray  # (S,) by what the ground is multiplied
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """All drawings of a row near a column, and `SAMPLES` pixels of each as arrays."""
+
+    drawings: list[Drawing]
+    y: np.ndarray  # (D, N)
+    x: np.ndarray  # (D, N)
+    base: np.ndarray  # (D, materials, N, 3)
+    gain: np.ndarray  # (D, materials, N, 3)
+    weight: np.ndarray  # (D,) pixels for which each sample stands
 
 
 @dataclass(frozen=True)
@@ -55,10 +71,9 @@ class Reading:
         return Scene(self.things, self.setting)
 
 
-def _shrink(rgb: np.ndarray) -> np.ndarray:
-    h, w = rgb.shape[:2]
-    small = Image.fromarray(rgb).resize((w // SCALE, h // SCALE), Image.Resampling.BOX)
-    return np.asarray(small, np.float32) / 255
+def _halve(a: np.ndarray) -> np.ndarray:
+    """Means of SCALE x SCALE pixels."""
+    return sum(a[i::SCALE, j::SCALE] for i in range(SCALE) for j in range(SCALE)) / np.float32(SCALE**2)
 
 
 def _error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -68,47 +83,55 @@ def _error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def _backdrop(setting: str, canvas: Canvas) -> np.ndarray:
-    full = backdrop(setting, 0.0, canvas, SCALE)
-    k = SCALE * SCALE
-    return full.reshape(canvas.height // SCALE, k, canvas.width // SCALE, k, 3).mean(axis=(1, 3))
+    return _halve(_halve(backdrop(setting, 0.0, canvas, SCALE)))
 
 
-_TILE = 176  # a window that holds the largest thing with its shadow, wherever it stands
-
-
-@lru_cache(maxsize=256)
-def _drawings(setting: str, row: int, anchor: int) -> list[Drawing]:
-    """Every shape that can stand in a row, as drawn near a column."""
-    left = anchor * CELL - _TILE // 2
-    canvas = Canvas(left, CELL * ROW_DEPTHS[row] - _TILE + 48, _TILE, _TILE)
-    foot_y, foot_x = (_TILE - 48) // SCALE, _TILE // 2 // SCALE
-    empty = _backdrop(setting, canvas)
+@lru_cache(maxsize=16)
+def _shapes(row: int, anchor: int) -> tuple[Canvas, list[tuple[Thing, Surface, np.ndarray, np.ndarray]]]:
+    """Every shape that can stand in a row as seen near a column, with the light on the ground in no and in full shadow."""
+    canvas = Canvas(anchor * CELL - _TILE // 2, CELL * ROW_DEPTHS[row] - _TILE + _BELOW, _TILE, _TILE)
+    depth = ground_depth(canvas, 1)
     out = []
     for kind in KINDS:
         for pose in POSES if kind == "figure" else ("down",):
             for size in SIZES:
                 thing = Thing(kind, "white", "matte", size, anchor, row, pose)
-                first = render(Scene((thing,), setting), canvas=canvas, samples=1)
-                mask = np.asarray(Image.fromarray((first.ids >= 0).astype(np.uint8) * 255).resize(empty.shape[1::-1], Image.Resampling.BOX)) > 127
-                y, x = np.nonzero(mask)
-                base, gain = [], []
-                for material in MATERIALS:
-                    dark, light = (_shrink(_painted(replace(thing, material=material), setting, canvas, value))[y, x] for value in (0.1, 0.5))
-                    gain.append((light - dark) / 0.4)
-                    base.append(dark - 0.1 * gain[-1])
-                ratio = _shrink(first.rgb).mean(axis=2) / np.maximum(empty.mean(axis=2), 0.02)
-                sy, sx = np.nonzero(~mask & (ratio < 0.93))
-                out.append(Drawing(thing, y - foot_y, x - foot_x, np.stack(base), np.stack(gain), sy - foot_y, sx - foot_x, ratio[sy, sx]))
-    return out
+                placed = arrange(Scene((thing,)))
+                light = np.ones((2, _TILE, _TILE), np.float32)
+                for i in (0, 1):
+                    for y, x, value in ground_light(placed, canvas, 1, float(i)):
+                        light[i, y, x] = value
+                out.append((thing, trace(placed[0], placed, canvas, 1, depth), *light))
+    return canvas, out
 
 
-def _painted(thing: Thing, setting: str, canvas: Canvas, value: float) -> np.ndarray:
-    """The thing drawn with a grey paint of that value."""
-    PAINT["grey"] = (value,) * 3
-    return render(Scene((replace(thing, color="grey"),), setting), canvas=canvas, samples=1).rgb
-
-
-_PAINTS = np.asarray([PAINT[c] for c in COLORS], np.float32)
+@lru_cache(maxsize=64)
+def _sheet(setting: str, row: int, anchor: int) -> Sheet:
+    """Every shape that can stand in a row, as drawn near a column."""
+    canvas, shapes = _shapes(row, anchor)
+    empty = backdrop(setting, 0.0, canvas, 1)
+    foot_y, foot_x = (_TILE - _BELOW) // SCALE, _TILE // 2 // SCALE
+    drawings = []
+    for thing, s, lit, dark in shapes:
+        covered = np.zeros((_TILE, _TILE), np.float32)
+        covered[s.y, s.x] = 1
+        mask = _halve(covered) >= 0.5
+        y, x = np.nonzero(mask)
+        light = lit + np.float32(LIGHTS[setting].shadow) * (dark - lit)
+        picture = empty * light[..., None]
+        colors = []
+        for metal in (False, True):
+            for paint in (0, 1):
+                albedo = np.where(s.main[:, None], np.float32(paint), s.albedo)
+                picture[s.y, s.x] = shade(setting, albedo, s.main & metal, s.normal, s.direction, s.dark)
+                colors.append(_halve(picture)[y, x])
+        black, white = np.stack(colors[::2]), np.stack(colors[1::2])
+        light = _halve(light)
+        sy, sx = np.nonzero(~mask & (light < 0.93))
+        drawings.append(Drawing(thing, y - foot_y, x - foot_x, black, white - black, sy - foot_y, sx - foot_x, light[sy, sx]))
+    picks = [np.random.default_rng(0).permutation(np.arange(max(SAMPLES, d.y.size)) % d.y.size)[:SAMPLES] for d in drawings]
+    chosen = [(d.y[p], d.x[p], d.base[:, p], d.gain[:, p]) for d, p in zip(drawings, picks, strict=True)]
+    return Sheet(drawings, *map(np.stack, zip(*chosen, strict=True)), np.array([d.y.size / SAMPLES for d in drawings]))
 
 
 class _Explanation:
@@ -116,83 +139,83 @@ class _Explanation:
 
     def __init__(self, picture: np.ndarray, setting: str, canvas: Canvas):
         self.picture, self.setting, self.canvas = picture, setting, canvas
-        self.things: list[tuple[Thing, Drawing, np.ndarray]] = []  # with the drawn colours (P, 3)
+        self.things: list[tuple[Thing, Drawing]] = []
         self.rebuild()
 
     def _place(self, y, x, thing: Thing):
         """Indices of a drawing's pixels in the picture and which of them are on it."""
-        top, left = -self.canvas.top // SCALE, -self.canvas.left // SCALE
-        y = y + top + ROW_DEPTHS[thing.row] * CELL // SCALE
-        x = x + left + thing.column * CELL // SCALE
-        on = (y >= 0) & (y < self.picture.shape[0]) & (x >= 0) & (x < self.picture.shape[1])
-        return y, x, on
+        y = y + (ROW_DEPTHS[thing.row] * CELL - self.canvas.top) // SCALE
+        x = x + (thing.column * CELL - self.canvas.left) // SCALE
+        return y, x, (y >= 0) & (y < self.picture.shape[0]) & (x >= 0) & (x < self.picture.shape[1])
 
     def rebuild(self) -> None:
         """Draw the things found so far, from back to front, and compare."""
         model = _backdrop(self.setting, self.canvas).copy()
         self.nearest = np.full(model.shape[:2], len(ROW_DEPTHS), np.int8)
-        for thing, drawing, _ in self.things:
+        for thing, drawing in self.things:
             y, x, on = self._place(drawing.shade_y, drawing.shade_x, thing)
             model[y[on], x[on]] *= drawing.shade[on, None]
-        for thing, drawing, colors in sorted(self.things, key=lambda t: -t[0].row):
+        for thing, drawing in sorted(self.things, key=lambda t: -t[0].row):
             y, x, on = self._place(drawing.y, drawing.x, thing)
-            model[y[on], x[on]] = colors[on]
+            m, paint = MATERIALS.index(thing.material), _PAINTS[COLORS.index(thing.color)]
+            model[y[on], x[on]] = np.clip(drawing.base[m, on] + drawing.gain[m, on] * paint, 0, 1)
             self.nearest[y[on], x[on]] = thing.row
         self.error = _error(self.picture, model)
 
-    def best(self, row: int, column: int):
-        """The most explaining thing at a place: (gain, thing, drawing, colours), or None."""
-        anchor = min(_ANCHORS, key=lambda a: abs(a - column))
-        top = None
-        for drawing in _drawings(self.setting, row, anchor):
-            thing = replace(drawing.thing, column=column)
-            y, x, on = self._place(drawing.y, drawing.x, thing)
-            if on.mean() < 0.6:
-                continue
-            y, x = y[on], x[on]
-            seen = self.nearest[y, x] >= row
-            now = self.error[y, x] * seen
-            total = now.sum()
-            if seen.mean() < 0.35 or now.mean() < 0.004 or (top and total <= top[0]):
-                continue
-            picture = self.picture[y, x]
-            keep = on.nonzero()[0]
-            colors = np.clip(drawing.base[:, None, keep] + drawing.gain[:, None, keep] * _PAINTS[None, :, None], 0, 1)
-            then = (_error(picture, colors) * seen).sum(axis=2)
-            m, c = np.unravel_index(np.argmin(then), then.shape)
-            gain = total - then[m, c]
-            if gain > ENOUGH * total and (top is None or gain > top[0]):
-                full = np.clip(drawing.base[m] + drawing.gain[m] * _PAINTS[c], 0, 1)
-                top = (gain, replace(thing, color=COLORS[c], material=MATERIALS[m]), drawing, full)
-        return top
+    def best(self, row: int, column: int) -> tuple[float, Thing, Drawing] | None:
+        """The most explaining thing at a place, with how much of the error it explains."""
+        sheet = _sheet(self.setting, row, min(_ANCHORS, key=lambda a: abs(a - column)))
+        y, x, on = self._place(sheet.y, sheet.x, Thing("", "", column=column, row=row))
+        y, x = y.clip(0, self.picture.shape[0] - 1), x.clip(0, self.picture.shape[1] - 1)
+        seen = on & (self.nearest[y, x] >= row)
+        now = np.where(seen, self.error[y, x], 0)
+        size = on.sum(axis=1)
+        able = (size >= 0.6 * SAMPLES) & (seen.sum(axis=1) >= 0.35 * size) & (now.sum(axis=1) >= 0.004 * size)
+        if not able.any():
+            return None
+        picture = self.picture[y[able], x[able]][:, None, None]
+        colors = sheet.base[able, :, None] + sheet.gain[able, :, None] * _PAINTS[:, None]  # (D, materials, colours, N, 3)
+        then = np.einsum("dmcn,dn->dmc", _error(picture, np.clip(colors, 0, 1, out=colors)), seen[able].astype(np.float32))
+        total = now[able].sum(axis=1)[:, None, None]
+        gain = np.where(total - then > ENOUGH * total, (total - then) * sheet.weight[able, None, None], 0)
+        d, m, c = np.unravel_index(np.argmax(gain), gain.shape)
+        if gain[d, m, c] <= 0:
+            return None
+        drawing = sheet.drawings[np.flatnonzero(able)[d]]
+        thing = replace(drawing.thing, column=column, color=COLORS[c], material=MATERIALS[m])
+        return float(gain[d, m, c]), thing, drawing
 
 
 def read(rgb: np.ndarray, most: int = 6) -> Reading:
     """Read a picture of the default view, (h, w, 3) uint8 with sides in multiples of 16."""
     canvas = Canvas.of(rgb.shape[1], rgb.shape[0])
-    picture = _shrink(np.asarray(rgb))
+    image = Image.fromarray(np.asarray(rgb)).resize((canvas.width // SCALE, canvas.height // SCALE), Image.Resampling.BOX)
+    picture = np.asarray(image, np.float32) / 255
     setting = min(SETTINGS, key=lambda s: _error(picture, _backdrop(s, canvas)).mean())
     found = _Explanation(picture, setting, canvas)
     columns = range(canvas.left // CELL + 1, (canvas.left + canvas.width) // CELL)
     places = [(row, column) for row in range(len(ROW_DEPTHS)) for column in columns]
     offers = {place: found.best(*place) for place in places}
     while len(found.things) < most:
-        place = max(places, key=lambda p: offers[p][0] if offers[p] else 0)
-        if not offers[place] or offers[place][0] < 1.0:
+        offer = max(offers.values(), key=lambda o: o[0] if o else 0)
+        if not offer or offer[0] < 1.0:
             break
-        found.things.append(offers[place][1:])
+        error, nearest = found.error, found.nearest
+        found.things.append(offer[1:])
         found.rebuild()
-        for p in places:
-            if abs(p[1] - place[1]) <= 6:
-                offers[p] = found.best(*p)
+        changed = np.flatnonzero(((found.error != error) | (found.nearest != nearest)).any(axis=0))
+        for row, column in places:  # whose widest drawing, three cells to a side, reaches what changed
+            distance = np.abs(changed - (column * CELL - canvas.left) // SCALE)
+            if distance.min(initial=canvas.width) <= 3 * CELL // SCALE:
+                offers[row, column] = found.best(row, column)
     for i in range(len(found.things)):
-        thing, *_ = found.things.pop(i)
+        thing, drawing = found.things.pop(i)
         found.rebuild()
         near = [(row, c) for row in range(len(ROW_DEPTHS)) for c in columns if abs(c - thing.column) <= 1]
         again = max((found.best(*p) for p in near), key=lambda o: o[0] if o else 0)
-        found.things.insert(i, again[1:] if again else (thing, *_))
+        found.things.insert(i, again[1:] if again else (thing, drawing))
         found.rebuild()
-    things = tuple(sorted((t for t, *_ in found.things), key=lambda t: (t.column, t.row)))
+    things = tuple(sorted((t for t, _ in found.things), key=lambda t: (t.column, t.row)))
     return Reading(setting, things, float((found.error < 0.02).mean()))
 
 
@@ -202,7 +225,8 @@ def matches(reading: Reading, scene: Scene) -> list[tuple[Thing, Thing | None]]:
     pairs = []
     for thing in scene.things:
         near = [t for t in left if abs(t.column - thing.column) <= 1.5 and abs(t.row - thing.row) <= 1]
-        best = min(near, key=lambda t: (abs(t.column - thing.column) + abs(t.row - thing.row), t.kind != thing.kind), default=None)
+        away = {t: (abs(t.column - thing.column) + abs(t.row - thing.row), t.kind != thing.kind) for t in near}
+        best = min(near, key=away.__getitem__, default=None)
         if best:
             left.remove(best)
         pairs.append((thing, best))

@@ -137,9 +137,9 @@ def _length(v: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("ij,ij->i", v, v))[:, None] + np.float32(1e-9)
 
 
-def _shade(scene: Scene, albedo, metal, normal, direction, dark) -> np.ndarray:
-    """Colours (n, 3) of surface points."""
-    light = LIGHTS[scene.setting]
+def shade(setting: str, albedo, metal, normal, direction, dark) -> np.ndarray:
+    """Colours (n, 3) of surface points, not clipped: linear in albedo (n, 3). metal and dark (in shadow) are (n,) bool."""
+    light = LIGHTS[setting]
     sun, sky = np.asarray(light.sun, np.float32), np.asarray(light.sky, np.float32)
     facing = np.maximum(normal @ SUN, 0) * ~dark
     up = (0.72 + 0.28 * normal[:, 1])[:, None]
@@ -155,67 +155,75 @@ def _shade(scene: Scene, albedo, metal, normal, direction, dark) -> np.ndarray:
     return np.where(metal[:, None], shiny, dull)
 
 
-def render(scene: Scene, width: int = 256, height: int = 256, canvas: Canvas | None = None, samples: int = 2) -> Picture:
-    """Draw a scene. `canvas` overrides the default window of that size; `samples` squared rays are traced for a pixel."""
-    canvas = canvas or Canvas.of(width, height)
-    angle = VIEWS[scene.view]
-    placed = arrange(scene)
-    color = backdrop(scene.setting, angle, canvas, samples).copy()
+@dataclass(frozen=True)
+class Surface:
+    """What rays see of one thing: where (n,) in samples of the canvas, and all that its colours in any setting need."""
+
+    y: np.ndarray
+    x: np.ndarray
+    depth: np.ndarray
+    normal: np.ndarray  # (n, 3), of unit length
+    direction: np.ndarray  # (n, 3), of the ray
+    albedo: np.ndarray  # (n, 3)
+    main: np.ndarray  # (n,) bool, where the thing's own colour and material are, and not another paint
+    dark: np.ndarray  # (n,) bool, where a thing keeps the sun from it
+
+
+def ground_depth(canvas: Canvas, samples: int) -> np.ndarray:
+    """Depth of the empty world, (height * samples, width * samples) float32."""
     dx, dy = canvas.directions(samples)
-    eye = (np.float32(0), np.float32(EYE), np.float32(0))
     depth = np.where(dy < 0, EYE / np.maximum(-dy, np.float32(1e-4)), FAR).astype(np.float32)
-    depth = np.repeat(depth, dx.size, axis=1)
-    ids = np.full(depth.shape, -1, np.int8)
-    normals = np.zeros((*depth.shape, 3), np.float32)
-    normals[..., 1] = 1
-    _cast_on_ground(scene, placed, canvas, samples, color, dx, dy)
-    for index, p in enumerate(placed):
-        window = _window(canvas, samples, _bounds(p))
-        if window is None:
-            continue
-        rows, columns = window
-        rx, ry = (a.ravel() for a in np.broadcast_arrays(dx[:, columns], dy[rows]))
-        o, d = p.to_local(eye, (rx, ry, np.float32(1)))
-        nearest = depth[window].ravel().copy()
-        found = np.full(nearest.size, -1, np.int8)
-        normal = np.zeros((3, nearest.size), np.float32)
-        parts = solids(p.thing)
-        for i, (solid, _) in enumerate(parts):
-            t, n = solid.hit(o, d)
-            closer = t < nearest
-            nearest = np.where(closer, t, nearest)
-            found[closer] = i
-            for axis in range(3):
-                np.copyto(normal[axis], n[axis], where=closer)
-        on = np.flatnonzero(found >= 0)
-        if on.size == 0:
-            continue
-        t, n = nearest[on], normal[:, on].T
-        local = tuple(np.broadcast_to(o[i], found.shape)[on] + t * np.broadcast_to(d[i], found.shape)[on] for i in range(3))
-        albedo = np.zeros((on.size, 3), np.float32)
-        metal = np.zeros(on.size, bool)
-        for i, (_, paint) in enumerate(parts):
-            mine = found[on] == i
-            if mine.any():
-                albedo[mine] = _albedo(p, paint, tuple(c[mine] for c in local), n[mine].T)
-                metal[mine] = p.thing.material == "metal" and paint == "main"
-        n = np.stack(p.to_camera(n.T), axis=1)
-        n /= _length(n)
-        direction = np.stack([rx[on], ry[on], np.ones_like(rx[on])], axis=1)
-        point = tuple(e + t * direction[:, i] + np.float32(2e-3) * n[:, i] for i, e in enumerate(eye))
-        dark = _shaded(placed, point)
-        vy, vx = rows.start + on // (columns.stop - columns.start), columns.start + on % (columns.stop - columns.start)
-        for target, values in ((color, _shade(scene, albedo, metal, n, direction, dark)), (depth, t), (ids, index), (normals, n)):
-            target[vy, vx] = values
-    rgb = sum(color[i::samples, j::samples] for i in range(samples) for j in range(samples)) / np.float32(samples**2)
-    rgb = (np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
-    return Picture(rgb, depth[::samples, ::samples], ids[::samples, ::samples], normals[::samples, ::samples])
+    return np.repeat(depth, dx.size, axis=1)
 
 
-def _cast_on_ground(scene: Scene, placed: list[Placed], canvas: Canvas, samples: int, color, dx, dy) -> None:
-    """Darken the ground (in place) where things keep the sun or the sky from it."""
-    strength = LIGHTS[scene.setting].shadow
-    done = np.zeros(color.shape[:2], bool)
+def trace(p: Placed, placed: list[Placed], canvas: Canvas, samples: int, depth: np.ndarray) -> Surface | None:
+    """What is seen of a thing where it is nearer than `depth`; all of `placed` cast shadows on it. None if nothing is."""
+    window = _window(canvas, samples, _bounds(p))
+    if window is None:
+        return None
+    rows, columns = window
+    dx, dy = canvas.directions(samples)
+    rx, ry = (a.ravel() for a in np.broadcast_arrays(dx[:, columns], dy[rows]))
+    eye = (np.float32(0), np.float32(EYE), np.float32(0))
+    o, d = p.to_local(eye, (rx, ry, np.float32(1)))
+    nearest = depth[window].ravel().copy()
+    found = np.full(nearest.size, -1, np.int8)
+    normal = np.zeros((3, nearest.size), np.float32)
+    parts = solids(p.thing)
+    for i, (solid, _) in enumerate(parts):
+        t, n = solid.hit(o, d)
+        closer = t < nearest
+        nearest = np.where(closer, t, nearest)
+        found[closer] = i
+        for axis in range(3):
+            np.copyto(normal[axis], n[axis], where=closer)
+    on = np.flatnonzero(found >= 0)
+    if on.size == 0:
+        return None
+    t, n = nearest[on], normal[:, on].T
+    local = tuple(np.broadcast_to(o[i], found.shape)[on] + t * np.broadcast_to(d[i], found.shape)[on] for i in range(3))
+    albedo = np.zeros((on.size, 3), np.float32)
+    main = np.zeros(on.size, bool)
+    for i, (_, paint) in enumerate(parts):
+        mine = found[on] == i
+        if mine.any():
+            albedo[mine] = _albedo(p, paint, tuple(c[mine] for c in local), n[mine].T)
+            main[mine] = paint == "main"
+    n = np.stack(p.to_camera(n.T), axis=1)
+    n /= _length(n)
+    direction = np.stack([rx[on], ry[on], np.ones_like(rx[on])], axis=1)
+    point = tuple(e + t * direction[:, i] + np.float32(2e-3) * n[:, i] for i, e in enumerate(eye))
+    y, x = np.divmod(on, columns.stop - columns.start)
+    return Surface(rows.start + y, columns.start + x, t, n, direction, albedo, main, _shaded(placed, point))
+
+
+def ground_light(placed: list[Placed], canvas: Canvas, samples: int, strength: float):
+    """Where things keep sun or sky from the ground: (y, x, light) in samples, by what to multiply the ground there.
+
+    strength: share of the light that a full shadow takes away.
+    """
+    dx, dy = canvas.directions(samples)
+    done = np.zeros((dy.size, dx.size), bool)
     for p in placed:
         r, reach = _RADIUS * p.scale, _HEIGHT * p.scale / SUN[1]
         tip = (p.x - SUN[0] * reach, p.z - SUN[2] * reach)
@@ -237,5 +245,27 @@ def _cast_on_ground(scene: Scene, placed: list[Placed], canvas: Canvas, samples:
         for q in placed:
             near = ((x - q.x) ** 2 + (z - q.z) ** 2) / np.float32((0.42 * q.scale) ** 2)
             light *= 1 - np.float32(0.35) * np.exp(-near)
-        patch = color[window]
-        patch[vy, vx] *= light[:, None].astype(np.float32)
+        yield rows.start + vy, columns.start + vx, light.astype(np.float32)
+
+
+def render(scene: Scene, width: int = 256, height: int = 256, canvas: Canvas | None = None, samples: int = 2) -> Picture:
+    """Draw a scene. `canvas` overrides the default window of that size; `samples` squared rays are traced for a pixel."""
+    canvas = canvas or Canvas.of(width, height)
+    placed = arrange(scene)
+    color = backdrop(scene.setting, VIEWS[scene.view], canvas, samples).copy()
+    depth = ground_depth(canvas, samples)
+    ids = np.full(depth.shape, -1, np.int8)
+    normals = np.zeros((*depth.shape, 3), np.float32)
+    normals[..., 1] = 1
+    for y, x, light in ground_light(placed, canvas, samples, LIGHTS[scene.setting].shadow):
+        color[y, x] *= light[:, None]
+    for index, p in enumerate(placed):
+        seen = trace(p, placed, canvas, samples, depth)
+        if seen is None:
+            continue
+        metal = seen.main & (p.thing.material == "metal")
+        color[seen.y, seen.x] = shade(scene.setting, seen.albedo, metal, seen.normal, seen.direction, seen.dark)
+        depth[seen.y, seen.x], ids[seen.y, seen.x], normals[seen.y, seen.x] = seen.depth, index, seen.normal
+    rgb = sum(color[i::samples, j::samples] for i in range(samples) for j in range(samples)) / np.float32(samples**2)
+    rgb = (np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return Picture(rgb, depth[::samples, ::samples], ids[::samples, ::samples], normals[::samples, ::samples])

@@ -17,28 +17,28 @@ from dimoo.errors import DimooError
 from dimoo.metadata import read_settings, save_png
 from dimoo.tasks import Generate
 from dimoo.ui import files
-from dimoo.ui.bench import BROKEN, Bench, Shop
 from dimoo.ui.controls import literal, split_size, surprise_script
 from dimoo.ui.gallery import choose, details_html, publish
 from dimoo.ui.generate import load_settings, request_of
 from dimoo.ui.line import Line, StopSign, new_ticket
 from dimoo.ui.stage import Pace, pack_frame, status_line
+from dimoo.ui.workbench import BROKEN, Shop, Workbench
 
 # What a run sends
 
 
 @pytest.fixture
-def bench(pipeline):
+def workbench(pipeline):
     def run(request, sign):
         return pipeline.run(request, StopSign(sign).seen)
 
     with gr.Blocks():
-        yield Bench(Shop(run, pipeline.notes), "test")
+        yield Workbench(Shop(run, pipeline.notes), "test")
 
 
-def joined(bench) -> str:
+def joined(workbench) -> str:
     ticket = new_ticket()
-    bench.shop.line.join(ticket)
+    workbench.shop.line.join(ticket)
     return ticket
 
 
@@ -46,9 +46,9 @@ def make(**values):
     return lambda: Generate(**{"prompt": "a red ball", "steps": 6, "seed": 1, **values})
 
 
-def test_a_run_starts_at_once_and_ends_with_a_picture(bench):
-    ticket = joined(bench)
-    sent = list(bench._run(ticket, [], make(), ()))
+def test_a_run_starts_at_once_and_ends_with_a_picture(workbench):
+    ticket = joined(workbench)
+    sent = list(workbench._run(ticket, [], make(), ()))
     messages = [message for message, _ in sent]
     assert messages[0]["status"] == "Starting …" and not messages[0]["frames"]
     assert {message["phase"] for message in messages[:-1]} == {"running"}
@@ -58,12 +58,12 @@ def test_a_run_starts_at_once_and_ends_with_a_picture(bench):
     assert end["phase"] == "done" and end["fresh"] and end["final"].startswith("data:image/jpeg;base64,")
     assert end["status"].endswith("seed 1")
     assert read_settings(pictures[0].path)["seed"] == 1
-    assert not bench.shop.line.holds(ticket)
+    assert not workbench.shop.line.holds(ticket)
 
 
-def test_messages_are_small_and_not_too_many(bench):
+def test_messages_are_small_and_not_too_many(workbench):
     begin = time.monotonic()
-    sent = list(bench._run(joined(bench), [], make(steps=100), ()))
+    sent = list(workbench._run(joined(workbench), [], make(steps=100), ()))
     assert len(sent) <= 4 + 12 * (time.monotonic() - begin)
     assert max(len(json.dumps(frame)) for message, _ in sent for frame in message["frames"]) < 8000
 
@@ -80,30 +80,30 @@ def test_pace_is_an_average_without_bursts():
     assert sum(pace.due() for _ in range(50)) <= 2
 
 
-def test_several_pictures_are_kept_newest_first(bench):
-    sent = list(bench._run(joined(bench), ["older"], make(count=2), ()))
+def test_several_pictures_are_kept_newest_first(workbench):
+    sent = list(workbench._run(joined(workbench), ["older"], make(count=2), ()))
     assert [p if p == "older" else p.settings["seed"] for p in sent[-1][1]] == [2, 1, "older"]
     assert [message["phase"] for message, _ in sent if message["final"]] == ["running", "done"]
     assert sent[-1][0]["status"].startswith("Finished in")
 
 
-def test_stop_ends_within_a_step_and_keeps_the_picture(bench):
-    ticket = joined(bench)
-    run = bench._run(ticket, [], make(steps=100, count=3), ())
+def test_stop_ends_within_a_step_and_keeps_the_picture(workbench):
+    ticket = joined(workbench)
+    run = workbench._run(ticket, [], make(steps=100, count=3), ())
     list(islice(run, 3))
-    bench._stop(ticket)
+    workbench._stop(ticket)
     end, pictures = list(run)[-1]
     assert end["phase"] == "stopped" and end["status"].startswith("Stopped at step")
     stopped = read_settings(pictures[0].path)["stopped"]
     assert 0 < int(stopped.split("/")[0]) < 100 and stopped.endswith("/100")
     assert not StopSign.of(ticket).seen()
-    assert list(bench._run(joined(bench), [], make(), ()))[-1][0]["phase"] == "done"
+    assert list(workbench._run(joined(workbench), [], make(), ()))[-1][0]["phase"] == "done"
 
 
-def test_a_cancelled_run_frees_everything(bench):
-    ticket = joined(bench)
+def test_a_cancelled_run_frees_everything(workbench):
+    ticket = joined(workbench)
     closed = []
-    inner = bench.shop.run
+    inner = workbench.shop.run
 
     def watched(request, sign):
         try:
@@ -111,61 +111,61 @@ def test_a_cancelled_run_frees_everything(bench):
         finally:
             closed.append(True)
 
-    bench.shop.run = watched
-    run = bench._run(ticket, [], make(), ())
+    workbench.shop.run = watched
+    run = workbench._run(ticket, [], make(), ())
     list(islice(run, 2))
     run.close()
     assert closed == [True]
-    assert not bench.shop.line.holds(ticket)
+    assert not workbench.shop.line.holds(ticket)
 
 
-def test_a_ticket_that_is_not_in_the_line_does_not_run(bench):
-    assert list(bench._run("", [], make(), ())) == []
-    assert list(bench._run(new_ticket(), [], make(), ())) == []
-    bench._stop("")
+def test_a_ticket_that_is_not_in_the_line_does_not_run(workbench):
+    assert list(workbench._run("", [], make(), ())) == []
+    assert list(workbench._run(new_ticket(), [], make(), ())) == []
+    workbench._stop("")
     assert not StopSign.of("").path.is_file()
 
 
-def test_a_request_that_cannot_run_never_waits(bench):
+def test_a_request_that_cannot_run_never_waits(workbench):
     for values, sentence in (({"prompt": ""}, "Prompt is empty"), ({"prompt": "dragon"}, "knows none")):
-        ticket, message = bench._begin("", make(**values), ())
+        ticket, message = workbench._begin("", make(**values), ())
         assert message["phase"] == "failed" and sentence in message["status"]
-        assert not bench.shop.line.holds(ticket)
+        assert not workbench.shop.line.holds(ticket)
 
 
-def test_one_run_at_a_time_and_session(bench):
-    ticket, message = bench._begin("", make(prompt="a red dragon ball"), ())
+def test_one_run_at_a_time_and_session(workbench):
+    ticket, message = workbench._begin("", make(prompt="a red dragon ball"), ())
     assert message["phase"] == "waiting" and "dragon" in message["notes"][0]
-    again, update = bench._begin(ticket, make(), ())
+    again, update = workbench._begin(ticket, make(), ())
     assert again == ticket and update == gr.skip()
 
 
-def test_a_full_queue_is_said(bench):
-    ticket, _ = bench._begin("", make(), ())
-    assert "Too many people" in bench._refused(ticket)["status"]
-    assert not bench.shop.line.holds(ticket)
-    assert bench._refused(ticket) == gr.skip()
+def test_a_full_queue_is_said(workbench):
+    ticket, _ = workbench._begin("", make(), ())
+    assert "Too many people" in workbench._refused(ticket)["status"]
+    assert not workbench.shop.line.holds(ticket)
+    assert workbench._refused(ticket) == gr.skip()
 
 
-def test_leaving_the_line(bench):
-    ticket, _ = bench._begin("", make(), ())
-    assert bench._leave(ticket)["phase"] == "idle"
-    assert list(bench._run(ticket, [], make(), ())) == []
+def test_leaving_the_line(workbench):
+    ticket, _ = workbench._begin("", make(), ())
+    assert workbench._leave(ticket)["phase"] == "idle"
+    assert list(workbench._run(ticket, [], make(), ())) == []
 
 
-def test_what_breaks_is_logged_and_said_plainly(bench, caplog):
+def test_what_breaks_is_logged_and_said_plainly(workbench, caplog):
     def broken(request, sign):
         raise RuntimeError("secret <path>")
         yield
 
-    bench.shop.run = broken
-    message, _ = list(bench._run(joined(bench), [], make(), ()))[-1]
+    workbench.shop.run = broken
+    message, _ = list(workbench._run(joined(workbench), [], make(), ()))[-1]
     assert message["phase"] == "failed" and message["status"] == BROKEN
     assert "secret" in caplog.text
 
 
-def test_pictures_of_the_session_come_back(bench):
-    pictures = list(bench._run(joined(bench), [], make(count=2), ()))[-1][1]
+def test_pictures_of_the_session_come_back(workbench):
+    pictures = list(workbench._run(joined(workbench), [], make(count=2), ()))[-1][1]
     chosen, details, download, gallery = publish(pictures)
     assert chosen == pictures[0] and download == str(pictures[0].path)
     assert [path for path, _ in gallery] == [str(p.path) for p in pictures]
@@ -176,8 +176,8 @@ def test_pictures_of_the_session_come_back(bench):
     assert publish([])[0] == gr.skip()
 
 
-def test_old_pictures_are_swept_up(bench, served_files):
-    picture = list(bench._run(joined(bench), [], make(), ()))[-1][1][0]
+def test_old_pictures_are_swept_up(workbench, served_files):
+    picture = list(workbench._run(joined(workbench), [], make(), ()))[-1][1][0]
     assert picture.path.is_relative_to(served_files)
     files.sweep()
     assert picture.path.exists()

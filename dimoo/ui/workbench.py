@@ -1,6 +1,6 @@
 """The workbench that the picture tabs share: run and stop buttons, the stage, the pictures of the session.
 
-A tab brings its own controls and a function from their values to a request; the bench does the rest.
+A tab brings its own controls and a function from their values to a request; the workbench does the rest.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Shop:
     line: Line = field(default_factory=Line)
 
 
-class Bench:
+class Workbench:
     """Builds the shared parts of a tab and connects them."""
 
     def __init__(self, shop: Shop, name: str) -> None:

@@ -1,0 +1,350 @@
+"""The built-in world: scenes, renders, pictures made from pictures, captions, benchmark prompts and questions."""
+
+import re
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimoo.evals.tokenizer import untouched
+from dimoo.world.camera import Canvas
+from dimoo.world.language import (
+    CATEGORIES,
+    MATERIAL_WORDS,
+    NAMES,
+    NUMBERS,
+    OPPOSITE,
+    PLACES,
+    POSE_WORDS,
+    RELATIONS,
+    SIZE_WORDS,
+    benchmark_prompts,
+    captioned_scene,
+    plural,
+    questions,
+    related,
+)
+from dimoo.world.render import ground_depth, render
+from dimoo.world.scene import CELL, COLORS, KINDS, SETTINGS, STYLES, VIEWS, Scene, Thing, random_scene
+from dimoo.world.styles import MAPS, control_map, stylize
+
+SEEDS = st.integers(0, 2**32)
+TWO = Scene((Thing("house", "red", column=-4, row=2), Thing("ball", "blue", column=3, row=0)), "meadow")
+
+
+# scenes
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.sampled_from([12, 14, 16, 18, 20]))
+def test_things_fit_and_keep_apart(seed, columns):
+    scene, _ = captioned_scene(np.random.default_rng(seed), columns)
+    assert 1 <= len(scene.things) <= 4
+    for thing in scene.things:
+        assert -(columns // 2) <= thing.column - thing.half_width
+        assert thing.column + thing.half_width <= columns - columns // 2
+        assert thing.pose == "down" or thing.kind == "figure"
+        assert not thing.letter or thing.kind == "cube"
+    for a, b in combinations(scene.things, 2):
+        assert abs(a.column - b.column) >= 0.85 * (a.half_width + b.half_width)
+
+
+def test_scenes_repeat_and_vary():
+    def draw(seed):
+        return captioned_scene(np.random.default_rng(seed))
+
+    assert draw(5) == draw(5)
+    drawn = [draw(seed)[0] for seed in range(150)]
+    things = [thing for scene in drawn for thing in scene.things]
+    assert {t.kind for t in things} == set(KINDS)
+    assert {t.color for t in things} == set(COLORS)
+    assert {s.setting for s in drawn} == set(SETTINGS)
+    assert {len(s.things) for s in drawn} == {1, 2, 3, 4}
+
+
+def test_wanted_attributes_are_kept():
+    wanted = ({"kind": "cone", "color": "pink"}, {"kind": "tree", "size": "small", "row": 2})
+    scene = random_scene(np.random.default_rng(1), count=2, setting="snow", wanted=wanted)
+    assert scene.setting == "snow"
+    for thing, fixed in zip(scene.things, wanted, strict=True):
+        assert all(getattr(thing, name) == value for name, value in fixed.items())
+
+
+# renders
+
+
+def test_same_scene_same_pixels():
+    first, second = render(TWO), render(TWO)
+    assert first.rgb.shape == (256, 256, 3) and first.rgb.dtype == np.uint8
+    assert first.depth.shape == first.ids.shape == (256, 256) and first.normals.shape == (256, 256, 3)
+    for name in ("rgb", "depth", "ids", "normals"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 192), (192, 320), (128, 128)])
+def test_other_sizes_show_more_of_the_same_world(width, height):
+    scene = Scene((Thing("ball", "red", column=0, row=1, size="small"),), "beach")
+    picture, usual = render(scene, width, height), render(scene)
+    assert picture.rgb.shape == (height, width, 3)
+    w, h = min(width, 256), min(height, 256)
+    here, there = Canvas.of(width, height), Canvas.of(256, 256)
+    left, top = max(here.left, there.left), max(here.top, there.top)
+
+    def common(rgb, canvas):
+        return rgb[top - canvas.top :, left - canvas.left :][:h, :w]
+
+    np.testing.assert_array_equal(common(picture.rgb, here), common(usual.rgb, there))
+    assert (picture.ids == 0).sum() == (usual.ids == 0).sum()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_moved_by_cells_the_silhouette_moves_along(kind):
+    thing = Thing(kind, "blue", column=0)
+    here = render(Scene((thing,)), samples=1).ids >= 0
+    there = render(Scene((replace(thing, column=2),)), samples=1).ids >= 0
+    differing = (here != np.roll(there, -2 * CELL, axis=1)).sum()
+    assert here.sum() > 1000
+    assert differing <= 0.12 * here.sum()
+
+
+def test_depth_and_ids_agree():
+    picture = render(TWO)
+    canvas = Canvas.of(256, 256)
+    empty = ground_depth(canvas, 1)
+    assert set(np.unique(picture.ids)) == {-1, 0, 1}
+    thing = picture.ids >= 0
+    bare = ground_depth(canvas, 2)[::2, ::2]
+    assert (picture.depth[thing] < bare[thing]).all()
+    np.testing.assert_array_equal(picture.depth[~thing], bare[~thing])
+    assert picture.depth[picture.ids == 1].max() < picture.depth[picture.ids == 0].min()  # row 0 stands before row 2
+    np.testing.assert_allclose(np.linalg.norm(picture.normals[thing], axis=1), 1, atol=1e-3)
+    assert (np.diff(empty[100:, 0]) < 0).all()  # the ground comes nearer downwards
+
+
+def test_a_thing_in_front_hides_what_is_behind():
+    front, back = Thing("cube", "red", column=0, row=0), Thing("tree", "green", column=1, row=2)
+    for things in ((front, back), (back, front)):
+        ids = render(Scene(things), samples=1).ids
+        alone = render(Scene((front,)), samples=1).ids == 0
+        assert (ids[alone] == things.index(front)).all()
+        assert 0 < (ids == things.index(back)).sum() < (render(Scene((back,)), samples=1).ids == 0).sum()
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_backdrop_stays_untouched_away_from_things(setting):
+    thing = Thing("mushroom", "orange", size="small", column=-5, row=1)
+    picture, empty = render(Scene((thing,), setting)), render(Scene((), setting))
+    changed = (picture.rgb != empty.rgb).any(axis=2)
+    assert changed[picture.ids == 0].mean() > 0.9
+    assert not changed[:, 8 * CELL :].any()
+    assert changed[picture.ids < 0].any()  # its shadow
+    bare = untouched(picture, setting)
+    assert bare[:, 9:].all() and not bare[11, 3] and not bare[changed.reshape(16, 16, 16, 16).any(axis=(1, 3))].any()
+
+
+def test_views_walk_around_the_scene():
+    pictures = [render(TWO.with_(view=view), samples=1) for view in VIEWS]
+    for a, b in combinations(pictures, 2):
+        assert (a.rgb != b.rgb).any(axis=2).mean() > 0.1
+    front, back = pictures[0].ids, pictures[list(VIEWS).index("back")].ids
+    side = [np.sign(np.nonzero(ids == 0)[1].mean() - np.nonzero(ids == 1)[1].mean()) for ids in (front, back)]
+    assert side == [-1, 1]  # from behind, left and right are swapped
+
+
+def test_material_letter_and_pose_change_the_picture():
+    cube, figure = Thing("cube", "red"), Thing("figure", "red")
+    for a, b in ((cube, replace(cube, material="metal")), (cube, replace(cube, letter="Q"))):
+        first, second = (render(Scene((t,)), samples=1) for t in (a, b))
+        np.testing.assert_array_equal(first.ids, second.ids)
+        assert (first.rgb != second.rgb).any(axis=2)[first.ids == 0].mean() > 0.05
+    shapes = [render(Scene((replace(figure, pose=pose),)), samples=1).ids for pose in ("down", "out", "up")]
+    assert all((a != b).sum() > 100 for a, b in combinations(shapes, 2))
+
+
+# pictures made from pictures
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return render(Scene((*TWO.things, Thing("figure", "green", column=-1, row=1)), "beach"))
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_styles(drawn, style):
+    before = drawn.rgb.copy()
+    out = stylize(drawn.rgb, style)
+    assert out.shape == drawn.rgb.shape and out.dtype == np.uint8
+    np.testing.assert_array_equal(drawn.rgb, before)
+    assert (out != drawn.rgb).any(axis=2).mean() == 0 if style == "render" else (out != drawn.rgb).any(axis=2).mean() > 0.5
+    if style == "pixel":
+        np.testing.assert_array_equal(out, np.repeat(np.repeat(out[::4, ::4], 4, axis=0), 4, axis=1))
+    if style == "pencil":
+        assert np.ptp(out.astype(int), axis=2).max() <= 16  # paper and graphite have no colour to speak of
+
+
+def test_unknown_style():
+    with pytest.raises(ValueError, match="watercolour"):
+        stylize(np.zeros((16, 16, 3), np.uint8), "watercolour")
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_maps(drawn, kind):
+    scene = Scene((*TWO.things, Thing("figure", "green", column=-1, row=1)), "beach")
+    out = control_map(kind, scene, drawn)
+    assert out.shape == drawn.rgb.shape and out.dtype == np.uint8
+    thing = drawn.ids >= 0
+    if kind == "depth":
+        assert (out[:90][~thing[:90]] == 0).all()  # the sky
+        assert out[drawn.ids == 1].min() > out[drawn.ids == 0].max()
+    elif kind == "openpose":
+        lit = out.any(axis=2)
+        assert lit[drawn.ids == 2].sum() > 0.7 * lit.sum() > 100
+        assert not control_map(kind, TWO, drawn).any()
+    else:
+        rim = np.zeros_like(thing)
+        rim[:, 1:] |= thing[:, 1:] != thing[:, :-1]
+        rim |= np.roll(rim, 1, 1) | np.roll(rim, -1, 1)
+        assert out[rim].mean() > 5 * out[:20].mean()
+        if kind == "canny":
+            assert set(np.unique(out)) == {0, 255}
+            assert 0.005 < (out > 0).mean() < 0.15
+
+
+# captions
+
+_NOUNS = {name: kind for kind, names in NAMES.items() for one in names for name in (one, plural(one))}
+_SIZES = {word: size for size, words in SIZE_WORDS.items() for word in words}
+_MATERIALS = {word: material for material, words in MATERIAL_WORDS.items() for word in words}
+_POSES = {phrase: pose for pose, phrase in POSE_WORDS.items()}
+_PHRASE = re.compile(
+    rf"\b(an?|two|three|four) ((?:(?:{'|'.join([*_SIZES, *_MATERIALS, *COLORS])}) )*)"
+    rf"({'|'.join(sorted(_NOUNS, key=len, reverse=True))})\b(?: with the letter ([a-z]))?( with arms \w+)?"
+)
+_RELATION = {phrase: name for name, phrases in RELATIONS.items() for phrase in phrases}
+
+
+def parse(text):
+    """[(count, attributes)] of the noun phrases in a text, and the relation of the first two."""
+    found = list(_PHRASE.finditer(text))
+    phrases = []
+    for match in found:
+        words, wanted = match[2].split(), {"kind": _NOUNS[match[3]]}
+        for name, table in (("size", _SIZES), ("material", _MATERIALS), ("color", {c: c for c in COLORS})):
+            wanted |= {name: table[word] for word in words if word in table}
+        wanted |= {"letter": match[4].upper()} if match[4] else {}
+        wanted |= {"pose": _POSES[match[5].strip()]} if match[5] else {}
+        phrases.append((1 if match[1] in ("a", "an") else NUMBERS.index(match[1]), wanted))
+    between = text[found[0].end() : found[1].start()].strip() if len(found) > 1 else ""
+    return phrases, _RELATION.get(between)
+
+
+def fits(thing, wanted):
+    return all(getattr(thing, name) == value for name, value in wanted.items())
+
+
+def is_true(text, scene):
+    """Whether a caption says exactly what is in a scene."""
+    phrases, relation = parse(text)
+    if sum(count for count, _ in phrases) != len(scene.things):
+        return False
+    for count, wanted in phrases:
+        number = sum(fits(thing, wanted) for thing in scene.things)
+        if number < 1 or (count > 1 and number != count):
+            return False
+    if relation:
+        (_, first), (_, second) = phrases[:2]
+        pairs = [(a, b) for a in scene.things for b in scene.things if a is not b and fits(a, first) and fits(b, second)]
+        if not any(related(a, b, relation) for a, b in pairs):
+            return False
+    said = {setting for setting, places in PLACES.items() for place in places if place in text}
+    return said <= {scene.setting}
+
+
+@settings(max_examples=200, deadline=None)
+@given(SEEDS)
+def test_captions_are_true(seed):
+    scene, text = captioned_scene(np.random.default_rng(seed))
+    assert is_true(text, scene), (text, scene)
+    other = tuple(replace(t, kind=KINDS[(KINDS.index(t.kind) + 1) % len(KINDS)]) for t in scene.things)
+    assert not is_true(text, Scene(other, scene.setting)) or {t.kind for t in other} == {t.kind for t in scene.things}
+    assert not is_true(text, Scene(scene.things[1:], scene.setting))
+
+
+def test_captions_use_what_there_is_to_say():
+    texts = [captioned_scene(np.random.default_rng(seed))[1] for seed in range(400)]
+    relations = Counter(parse(text)[1] for text in texts)
+    assert all(relations[name] > 5 for name in RELATIONS) and relations[None] > 100
+    assert {count for text in texts for count, _ in parse(text)[0]} == {1, 2, 3, 4}
+    said = {name for text in texts for _, wanted in parse(text)[0] for name in wanted}
+    assert said == {"kind", "color", "size", "material", "letter", "pose"}
+
+
+def test_relations():
+    a, b = Thing("ball", "red", column=-2, row=0), Thing("cube", "red", column=3, row=2)
+    assert [name for name in RELATIONS if related(a, b, name)] == ["left", "front"]
+    assert [name for name in RELATIONS if related(b, a, name)] == ["right", "behind"]
+    assert not any(related(a, a, name) for name in RELATIONS)
+    assert all(related(a, b, name) == related(b, a, OPPOSITE[name]) for name in RELATIONS)
+
+
+# benchmark prompts and questions
+
+
+def test_benchmark_prompts():
+    prompts = benchmark_prompts()
+    assert prompts == benchmark_prompts() and prompts[:60] == benchmark_prompts(60)
+    assert len({prompt.text for prompt in prompts}) == 200
+    counts = Counter(prompt.category for prompt in prompts)
+    assert set(counts) == set(CATEGORIES) and max(counts.values()) - min(counts.values()) <= 1
+    for prompt in prompts:
+        phrases, relation = parse(prompt.text)
+        assert [(w["kind"], w.get("color"), count) for count, w in phrases] == list(prompt.wanted), prompt
+        assert relation == prompt.relation and (relation is None) == (prompt.category != "position")
+    assert {prompt.relation for prompt in prompts} == {None, *RELATIONS}
+    settings_ = [any(p in prompt.text for places in PLACES.values() for p in places) for prompt in prompts]
+    assert 90 <= sum(settings_) <= 110
+
+
+def answer(question, scene):
+    """The answer to a question, worked out from its words."""
+    things = scene.things
+    kinds = [kind for word, kind in _NOUNS.items() if re.search(rf"\b{word}\b", question)]
+    kinds = sorted(set(kinds), key=lambda k: min(question.find(word) for word, kind in _NOUNS.items() if kind == k and word in question))
+    of_kind = [t for t in things if kinds and t.kind == kinds[0]]
+    if question == "how many objects are there?":
+        return NUMBERS[len(things)]
+    if question.startswith("how many"):
+        return NUMBERS[len(of_kind)]
+    if question.startswith("is there"):
+        return "yes" if any(fits(t, parse(question)[0][0][1]) for t in things) else "no"
+    if question.startswith("where"):
+        return scene.setting
+    if question.startswith("what color"):
+        (thing,) = of_kind
+        return thing.color
+    if "metal or matte" in question:
+        (thing,) = of_kind
+        return thing.material
+    if "to the left or to the right" in question:
+        (thing,), (other,) = of_kind, [t for t in things if t.kind == kinds[1]]
+        return "left" if thing.column < other.column else "right"
+    color = re.fullmatch(r"what is the (\w+) object\?", question)[1]
+    (thing,) = [t for t in things if t.color == color]
+    return thing.kind
+
+
+def test_questions_have_exact_answers():
+    asked = Counter()
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        scene, _ = captioned_scene(rng)
+        for category, question, expected in questions(rng, scene):
+            assert answer(question, scene) == expected, (question, scene)
+            asked[category, expected] += 1
+    categories = {"counting", "existence", "setting", "colour", "material", "place", "shape"}
+    assert {category for category, _ in asked} == categories
+    assert asked["existence", "no"] > 50 and asked["place", "left"] > 5 and asked["place", "right"] > 5
