@@ -205,15 +205,18 @@ class VQModel(nn.Module):
         """Read config.json and the weights (one file, or shards with an index) of a diffusers folder."""
         folder = Path(folder)
         try:
-            config = json.loads((folder / "config.json").read_text())
+            config = DEFAULTS | json.loads((folder / "config.json").read_text())
         except FileNotFoundError:
             raise DimooError(f"The image tokenizer is missing: there is no {folder / 'config.json'}.") from None
-        except ValueError:
-            raise DimooError(f"The image tokenizer's {folder / 'config.json'} is not valid JSON.") from None
+        except (ValueError, TypeError):
+            raise DimooError(f"The image tokenizer's {folder / 'config.json'} is not a valid JSON object.") from None
         index = folder / f"{WEIGHTS}.safetensors.index.json"
         names = {f"{WEIGHTS}.safetensors"}
         if index.exists():
-            names = set(json.loads(index.read_text())["weight_map"].values())
+            try:
+                names = set(json.loads(index.read_text())["weight_map"].values())
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise DimooError(f"The image tokenizer's {index.name} is broken; download it again.") from None
         weights: dict[str, Tensor] = {}
         for name in sorted(names):
             if not (folder / name).exists():
@@ -222,8 +225,11 @@ class VQModel(nn.Module):
                 weights |= load_file(folder / name)
             except (SafetensorError, OSError) as error:
                 raise DimooError(f"The image tokenizer's {name} cannot be read ({error}); download it again.") from None
-        with torch.device("meta"):
-            model = cls(config)
+        try:
+            with torch.device("meta"):
+                model = cls(config)
+        except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+            raise DimooError(f"The image tokenizer's config.json has a value that cannot be used ({error}).") from None
         try:
             model.load_state_dict(weights, assign=True)
         except RuntimeError as error:

@@ -18,7 +18,7 @@ from dimoo.tasks import Generate
 def arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--checkpoint", metavar="NAME", help="folder or hub id (default: the built-in one)")
     parser.add_argument("--device", help="cpu or cuda (default: what there is)")
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each measurement, the median counts (default: 3)")
+    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each, the median counts (default: 3)")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON")
 
 
@@ -55,8 +55,9 @@ def bench(pipeline: Pipeline, repeat: int) -> dict:
     run = float(np.median(totals))
     preview = median_seconds(lambda: pipeline.preview.draw(torch.full(grid, -1), chances), repeat)
     decode = median_seconds(lambda: pipeline.vq.decode(codes[None].to(pipeline.vq.codebook.device)), repeat)
+    dtype = str(pipeline.model.dtype).removeprefix("torch.")
     return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {pipeline.model.device}, {str(pipeline.model.dtype).split('.')[1]}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {pipeline.model.device}, {dtype}",
         "size": f"{full.width}x{full.height}", "steps": steps, "run seconds": run, "first step seconds": float(np.median(firsts)),
         "pictures a second": steps / run, "preview seconds": preview, "preview share of a step": preview * steps / run,
         "decode seconds": decode, "decode share of a step": decode * steps / run,

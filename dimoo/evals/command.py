@@ -23,7 +23,8 @@ def main(options: argparse.Namespace) -> int:
     if options.task == "generate":
         from dimoo.evals.generate import evaluate
 
-        scores = evaluate(pipeline, options.count, steps=options.steps, guidance=options.guidance, temperature=options.temperature)
+        settings = {name: getattr(options, name) for name in ("steps", "guidance", "temperature")}
+        scores = evaluate(pipeline, options.count, **settings)
     else:
         from dimoo.evals.tokenizer import evaluate
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dimoo.errors import DimooError
 from dimoo.pipeline import Pipeline
 from dimoo.tasks import Generate
 from dimoo.world.judge import Reading, read
-from dimoo.world.language import CATEGORIES, Prompt, benchmark_prompts, related
+from dimoo.world.language import BENCHMARK, CATEGORIES, Prompt, benchmark_prompts, related
 
 
 def fulfilled(prompt: Prompt, reading: Reading) -> bool:
@@ -24,11 +25,18 @@ def fulfilled(prompt: Prompt, reading: Reading) -> bool:
     return not prompt.relation or any(related(a, b, prompt.relation) for a in found[0] for b in found[1])
 
 
-def evaluate(pipeline: Pipeline, count: int, report: Callable[[str], None] = lambda text: print(text, file=sys.stderr), **settings) -> dict:
+def _report(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def evaluate(pipeline: Pipeline, count: int, report: Callable[[str], None] = _report, **settings) -> dict:
     """Scores of `count` held-out prompts, one picture each, with seeds 0, 1, …: category -> share, `overall` their mean, `n`.
 
     settings: fields of Generate other than prompt and seed; None or absent takes the checkpoint's default.
+    Raises DimooError if there are not so many prompts.
     """
+    if not 1 <= count <= BENCHMARK:
+        raise DimooError(f"The benchmark has {BENCHMARK} prompts: ask for 1 to {BENCHMARK}.")
     results: dict[str, list[bool]] = defaultdict(list)
     for i, prompt in enumerate(benchmark_prompts(count)):
         *_, frame = pipeline.run(Generate(prompt.text, seed=i, **settings))

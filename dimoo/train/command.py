@@ -7,8 +7,8 @@ from pathlib import Path
 
 def arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("what", choices=("tokenizer", "model"), help="the image tokenizer, or the transformer on its codes")
-    parser.add_argument("-o", "--output", default=None, metavar="DIR", help="folder of the run (default: runs/WHAT); continues what it holds")
-    parser.add_argument("--minutes", type=float, default=60, metavar="N", help="training time in all, pauses not counted (default: 60)")
+    parser.add_argument("-o", "--output", metavar="DIR", help="folder of the run, continued if it holds one (default: runs/WHAT)")
+    parser.add_argument("--minutes", type=float, default=60, metavar="N", help="training time without pauses (default: 60)")
     parser.add_argument("--tokenizer", default="runs/tokenizer/vqvae", metavar="DIR", help="model: folder of the image tokenizer")
     parser.add_argument("--pictures", type=int, default=None, metavar="N", help="pictures or scenes to draw for training")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="pictures a step (default: 16)")

@@ -72,7 +72,8 @@ def empty_codes(codes: dict[int, np.ndarray]) -> dict[tuple, np.ndarray]:
     return {key: torch.stack(grids).mode(0).values.numpy() for key, grids in groups.items()}
 
 
-def batches(vocab: Vocabulary, codes: dict[int, np.ndarray], batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def batches(vocab: Vocabulary, codes: dict[int, np.ndarray], batch: int, seed: int | tuple[int, ...]
+            ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Endless (ids (B, L), cells (n,), codes (B, n), things (B, n)) of equally long sequences.
 
     Image cells are masks in ids; things tells the cells that differ from the empty setting, for the log.

@@ -81,7 +81,8 @@ class Run:
         left = self.minutes - self.elapsed / 60
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(json.dumps({"step": self.step, "minutes": round(self.elapsed / 60, 2)} | means) + "\n")
-        print(f"step {self.step}  " + "  ".join(f"{k} {v:.4g}" for k, v in means.items()) + f"  {left:.1f} min left", file=sys.stderr, flush=True)
+        numbers = "  ".join(f"{name} {mean:.4g}" for name, mean in means.items())
+        print(f"step {self.step}  {numbers}  {left:.1f} min left", file=sys.stderr, flush=True)
 
 
 def cosine(progress: float, peak: float, warmup: float = 0.02, floor: float = 0.02) -> float:

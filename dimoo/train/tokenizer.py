@@ -50,7 +50,7 @@ YCC = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))
 
 @torch.no_grad()
 def start_linear(model: VQModel, images: Tensor) -> None:
-    """Initialise a network without normalisation as a linear one: three latents are the mean colour of a cell, and come back as it.
+    """Initialise a network without normalisation as a linear one: three latents are a cell's mean colour and come back as it.
 
     The trunk carries colours through every level in channels 0–2 and their negatives in 3–5, since silu(x) - silu(-x) = x;
     residual branches start at zero. Training then begins from a blocky picture instead of from grey.
@@ -174,7 +174,8 @@ def sample_grid(model: VQModel, pool: np.ndarray, path: Path) -> None:
     Image.fromarray((torch.cat(rows, dim=1).permute(1, 2, 0) * 255).round().byte().numpy()).save(path)
 
 
-def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, batch: int = 16, rate: float = 6e-4, seed: int = 0) -> VQModel:
+def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, batch: int = 16, rate: float = 6e-4,
+                    seed: int = 0) -> VQModel:
     """Train for `minutes` in `folder` (resumable) and leave the averaged weights in `folder/vqvae`."""
     run = Run(folder, minutes)
     torch.manual_seed(seed)
@@ -218,5 +219,6 @@ def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, ba
             for a, b in zip(average.parameters(), model.parameters(), strict=True):
                 a.lerp_(b, 1 - decay)
             psnr = -10 * torch.log10((y.clamp(0, 1) - x).square().mean(dim=(1, 2, 3)) + 1e-10).mean()
-        run.report(loss=loss.item(), psnr=psnr.item(), pull=pull.item(), codes=float(torch.unique(q.permute(0, 2, 3, 1).flatten(0, 2), dim=0).shape[0]))
+        used = torch.unique(q.permute(0, 2, 3, 1).flatten(0, 2), dim=0)
+        run.report(loss=loss.item(), psnr=psnr.item(), pull=pull.item(), codes=len(used))
     return average

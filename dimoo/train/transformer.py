@@ -97,7 +97,7 @@ def loss_of(model: DiMOO, ids: Tensor, cells: Tensor, codes: Tensor, masked: Ten
 
 
 def export(model: DiMOO, vqvae: Path, preview: Preview, folder: Path) -> None:
-    """Write a checkpoint in the hub layout: config, tokenizer, sharded weights in float16, image tokenizer with its preview table."""
+    """Write a checkpoint in the hub layout: config, words, sharded weights in float16, image tokenizer with its preview table."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("model*.safetensors*"):
         old.unlink()

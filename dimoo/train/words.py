@@ -34,7 +34,8 @@ def toytown_words() -> list[str]:
         texts += [text for options in phrases.values() for text in options]
     texts += [*language.POSE_WORDS.values(), *language.NUMBERS, "five six seven eight nine ten", " ".join(scene.LETTERS)]
     texts += ["a an the and photo picture scene there is are in on at with of by", _INSTRUCTIONS, _PUNCTUATION]
-    texts += [getattr(layout, name) for name in ("GENERATE", "EDIT", "CONTROL", "SUBJECT", "PREDICT", "STYLE", "VIEW", "UNDERSTAND")]
+    texts += [layout.GENERATE, layout.EDIT, layout.CONTROL, layout.SUBJECT, layout.PREDICT, layout.STYLE, layout.VIEW]
+    texts += [layout.UNDERSTAND]
     words = [word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower())]
     return list(dict.fromkeys(["<unk>", *words]))
 

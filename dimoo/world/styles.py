@@ -80,7 +80,8 @@ def depth_map(depth: np.ndarray) -> np.ndarray:
 
 
 _LIMBS = (("head", "neck", (255, 60, 60)), ("neck", "hip", (255, 200, 40)), ("neck", "left hand", (80, 220, 80)),
-          ("neck", "right hand", (40, 200, 220)), ("hip", "left foot", (80, 110, 255)), ("hip", "right foot", (220, 80, 230)))  # fmt: skip
+          ("neck", "right hand", (40, 200, 220)), ("hip", "left foot", (80, 110, 255)),
+          ("hip", "right foot", (220, 80, 230)))  # fmt: skip
 
 
 def pose_map(scene: Scene, width: int, height: int, canvas: Canvas | None = None) -> np.ndarray:
