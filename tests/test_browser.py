@@ -29,7 +29,7 @@ ARGUMENTS = (
     "--disable-component-update --disable-sync"
 ).split()
 FIRST_PICTURE_SECONDS = 1.0
-READY_SECONDS = 10.0
+START_SECONDS = 120  # a guard against hanging on a machine that is busy with other things
 PATIENCE = 3  # these machines are often shared: how much longer than promised a test waits
 STEPS = 40
 
@@ -56,7 +56,7 @@ def address(tmp_path_factory):
             break
         except OSError:
             assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() - began < PATIENCE * READY_SECONDS, "the page was not ready in time"
+            assert time.monotonic() - began < START_SECONDS, "the page was not ready in time"
             time.sleep(0.05)
     yield address
     process.terminate()

@@ -171,11 +171,11 @@ def test_ctrl_c_ends_cleanly_and_keeps_what_is_done(checkpoint, tmp_path):
         [*COMMAND, "generate", "a red ball", *options], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     first = tmp_path / "a-1.png"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not first.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == program.INTERRUPTED
     assert errors.endswith("dimoo: stopped.\n")
     assert "Traceback" not in errors
