@@ -37,7 +37,7 @@ DEMO = {
     "presets": [[256, 256, "Square"], [320, 192, "Wide"], [288, 224, "Landscape"], [224, 288, "Portrait"], [192, 320, "Tall"]],
     "steps": 24,
     "guidance": 3.0,
-    "temperature": 0.7,
+    "temperature": 1.0,
     "max_area": 512 * 512,
     "tasks": ["generate"],
     "prompts": [
