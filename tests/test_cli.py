@@ -168,7 +168,11 @@ def test_the_bar_is_drawn_over_on_a_terminal_only():
 def test_ctrl_c_ends_cleanly_and_keeps_what_is_done(checkpoint, tmp_path):
     options = ["-n", "8", "--steps", "64", "-o", str(tmp_path / "a.png"), "--checkpoint", str(checkpoint)]
     process = subprocess.Popen(
-        [*COMMAND, "generate", "a red ball", *options], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "generate", "a red ball", *options],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     first = tmp_path / "a-1.png"
     deadline = time.monotonic() + 120
