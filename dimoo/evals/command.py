@@ -43,5 +43,5 @@ def show(scores: dict, indent: str = "") -> None:
             print(f"{indent}{name}")
             show(value, indent + "  ")
         else:
-            print(f"{indent}{name:<20}{value:.3f}" if isinstance(value, float) else f"{indent}{name:<20}{value}")
+            print(f"{indent}{name:<24}{value:.3f}" if isinstance(value, float) else f"{indent}{name:<24}{value}")
     sys.stdout.flush()
