@@ -17,8 +17,9 @@ import gradio as gr
 
 from dimoo.checkpoint import BUILT_IN, load
 from dimoo.errors import DimooError
+from dimoo.frames import Frame
 from dimoo.pipeline import Pipeline
-from dimoo.tasks import Frame, Request
+from dimoo.tasks import Request
 from dimoo.ui.line import StopSign
 from dimoo.ui.page import build_page, launch_options
 

@@ -18,9 +18,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Answer": "dimoo.frames",
+    "Chat": "dimoo.tasks",
     "DimooError": "dimoo.errors",
-    "Frame": "dimoo.tasks",
+    "Edit": "dimoo.tasks",
+    "Extrapolate": "dimoo.tasks",
+    "Frame": "dimoo.frames",
     "Generate": "dimoo.tasks",
+    "Inpaint": "dimoo.tasks",
     "Pipeline": "dimoo.pipeline",
     "load": "dimoo.checkpoint",
     "read_settings": "dimoo.metadata",

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dimoo.errors import DimooError
-from dimoo.tasks import REQUESTS, Frame, Request, knobs
+from dimoo.frames import Frame
+from dimoo.knobs import knobs
+from dimoo.tasks import REQUESTS, Request
 
 OPTIONS = {"steps": int, "guidance": float, "temperature": float, "seed": int}
 

@@ -23,8 +23,12 @@ class Defaults:
     """Defaults of one checkpoint. What a config.json leaves out falls back to the published 8B checkpoint.
 
     steps, guidance, temperature: the published sampling settings (technical report, arXiv 2510.06308,
-    section 5). max_area: pixels of the largest picture. words_help: a sentence on what the checkpoint knows,
-    for prompts with unknown words; empty when it knows every word.
+    section 5). max_area: pixels of the largest picture. edit_*: the same for picture to picture, whose pictures
+    have an area of about edit_side². Pictures that are asked about keep their size while their area lies between
+    the squares of the two chat_sides. answer_*, short_*: tokens, tokens in a block and passes of an answer in
+    sentences, and of one in a word or phrase. text_only: it can answer without a picture. instructions, questions:
+    examples to click. words_help: a sentence on what the checkpoint knows, for prompts with unknown words; empty
+    when it knows every word.
     """
 
     name: str = "Lumina-DiMOO"
@@ -41,6 +45,17 @@ class Defaults:
     guidance: float = 4.0
     temperature: float = 1.0
     max_area: int = 2048 * 2048
+    edit_guidance: float = 2.5
+    edit_guidance_image: float = 4.0
+    edit_side: int = 512
+    chat_sides: tuple[int, int] = (512, 1024)
+    answer_length: int = 128
+    answer_block: int = 32
+    answer_steps: int = 128
+    short_length: int = 16
+    short_block: int = 16
+    short_steps: int = 16
+    text_only: bool = True
     tasks: tuple[str, ...] = ("generate", "edit", "inpaint", "extrapolate", "chat")
     prompts: tuple[str, ...] = (
         "A red fox asleep on a mossy stone, soft morning light, shallow depth of field",
@@ -50,7 +65,40 @@ class Defaults:
         "A portrait of an astronaut tending a greenhouse of sunflowers",
         "A paper-cut landscape of mountains and a winding river, layered blues",
     )
+    instructions: tuple[str, ...] = (
+        "Add a small hot-air balloon to the sky",
+        "Remove the person in the foreground",
+        "Replace the car with a bicycle",
+        "Change the background to a snowy mountain",
+        "Change the text on the sign to OPEN",
+    )
+    questions: tuple[str, ...] = (
+        "Describe the picture.",
+        "How many objects are there?",
+        "What is in the background?",
+    )
     words_help: str = ""
+
+    def for_task(self, task: str) -> dict[str, Any]:
+        """Default values of the fields of a request, by the task's name; "short answer" is a chat's short form."""
+        if task in ("chat", "short answer"):
+            form = "answer" if task == "chat" else "short"
+            return {name: getattr(self, f"{form}_{name}") for name in ("length", "block", "steps")}
+        values = {"steps": self.steps, "guidance": self.guidance, "temperature": self.temperature}
+        if task == "generate":
+            values |= {"width": self.width, "height": self.height}
+        if task == "edit":
+            values |= {"guidance": self.edit_guidance, "guidance_image": self.edit_guidance_image}
+        return values
+
+    def check_area(self, width: int, height: int) -> None:
+        """Raises DimooError if a picture of this size would be too large."""
+        if width * height > self.max_area:
+            side = int(self.max_area**0.5)
+            raise DimooError(
+                f"{width} × {height} is too large for {self.name}: "
+                f"width times height can be at most {side} × {side}."
+            )
 
     @classmethod
     def of(cls, demo: Mapping[str, Any]) -> Defaults:
@@ -64,7 +112,9 @@ class Defaults:
                 values["presets"] = tuple(
                     Preset(int(w), int(h), str(label)) for w, h, label in demo["presets"]
                 )
-            for name in ("tasks", "prompts"):
+            if "chat_sides" in demo:
+                values["chat_sides"] = tuple(int(side) for side in demo["chat_sides"])
+            for name in ("tasks", "prompts", "instructions", "questions"):
                 if name in values:
                     values[name] = tuple(map(str, values[name]))
             return cls(**values)

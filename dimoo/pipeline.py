@@ -16,12 +16,13 @@ from PIL import Image
 import dimoo
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
+from dimoo.frames import Frame
 from dimoo.layout import Branch, text_to_image
 from dimoo.model import DiMOO
 from dimoo.noise import CounterNoise
 from dimoo.preview import NEUTRAL, Budget, Preview, fit_unseen
 from dimoo.sampler import ImageSampling, ImageState, unmask_image
-from dimoo.tasks import Frame, Request
+from dimoo.tasks import Request
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dimoo.errors import DimooError
-from dimoo.tasks import VIEWS
+from dimoo.frames import VIEWS
 
 NEUTRAL = (214, 211, 205)
 # unsure -> sure: dark violet, magenta, orange, pale yellow; rising lightness reads without colour too

@@ -1,212 +1,202 @@
-"""One request type per task, and the frames that a run of it yields.
-
-A request's fields carry their own label, help text and bounds: the web page, the command line, the API and
-the metadata of a picture are all read off them.
-"""
+"""One request type per task: the single source of its fields, bounds, defaults and help."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from dimoo.knobs import Choice, Flag, Knob, Mask, Picture, Pictures, Real, Text, Whole, knob, knobs
 
 SEEDS = 2**32
-VIEWS = ("committed", "prediction", "confidence")
+MAPS = {"canny": "Canny edges", "hed": "Soft edges", "depth": "Depth", "openpose": "Pose"}
+DIRECTIONS = {"left": "Left", "right": "Right", "back": "Back"}
 
 
 @dataclass(frozen=True)
-class Knob:
-    """What a person has to know about one field of a request.
-
-    low, high: inclusive bounds of a number, or of the length of a text; step: the value is a multiple of it.
-    """
-
-    label: str
-    help: str
-    low: float
-    high: float
-    step: float | None = None
-
-
-def knob(label: str, help: str, low: float, high: float, step: float | None = None) -> dict[str, Knob]:
-    return {"knob": Knob(label, help, low, high, step)}
-
-
-def knobs(request: Any) -> dict[str, Knob]:
-    """Field name -> Knob of a request or request type, in order."""
-    return {f.name: f.metadata["knob"] for f in fields(request) if "knob" in f.metadata}
-
-
-@dataclass(frozen=True)
-class Generate:
-    """Text to image. None stands for the checkpoint's default, and for a random seed.
+class Request:
+    """What all requests share: values are checked when one is made, and can be written down.
 
     Raises DimooError with a sentence when a value is out of its bounds.
     """
 
-    task: ClassVar[str] = "generate"
+    task: ClassVar[str]
 
-    prompt: str = field(metadata=knob("Prompt", "What to draw, in words.", 1, 2000))
-    width: int | None = field(default=None, metadata=knob("Width", "Pixels, a multiple of 16.", 64, 2048, 16))
-    height: int | None = field(
-        default=None, metadata=knob("Height", "Pixels, a multiple of 16.", 64, 2048, 16)
+    def __post_init__(self) -> None:
+        for name, limits in knobs(self).items():
+            object.__setattr__(self, name, limits.check(getattr(self, name)))
+
+    def settings(self) -> dict[str, Any]:
+        """Task and fields, ready for JSON; pictures and masks are left out. `request_from` reads them back."""
+        written = {n: getattr(self, n) for n, k in knobs(self).items() if not isinstance(k, Picture | Pictures | Mask)}
+        return {"task": self.task, **written}
+
+
+@dataclass(frozen=True)
+class Draw(Request):
+    """What all requests for a picture share. None stands for the checkpoint's default, and for a random seed."""
+
+    steps: int | None = knob(
+        Whole("Steps", "Passes of the model per picture; fewer are faster, more are finer.", 1, 128), None, kw_only=True
     )
-    steps: int | None = field(
-        default=None,
-        metadata=knob("Steps", "Passes of the model per picture; fewer are faster, more are finer.", 1, 128),
+    guidance: float | None = knob(
+        Real("Guidance", "How strongly the picture follows the words; 0 switches guidance off.", 0, 20), None, kw_only=True
     )
-    guidance: float | None = field(
-        default=None,
-        metadata=knob(
-            "Guidance", "How strongly the picture follows the prompt; 0 switches guidance off.", 0, 20
-        ),
+    temperature: float | None = knob(
+        Real("Temperature", "Chance in tokens and their order; 0 always takes the likeliest.", 0, 2), None, kw_only=True
     )
-    temperature: float | None = field(
-        default=None,
-        metadata=knob("Temperature", "Chance in tokens and their order; 0 always takes the likeliest.", 0, 2),
+    seed: int | None = knob(
+        Whole("Seed", "The same seed and settings give the same picture.", 0, SEEDS - 1), None, kw_only=True
     )
-    seed: int | None = field(
-        default=None,
-        metadata=knob("Seed", "The same seed and settings give the same picture.", 0, SEEDS - 1),
-    )
-    count: int = field(
-        default=1, metadata=knob("Pictures", "Made one after the other, with consecutive seeds.", 1, 8)
+    count: int = knob(Whole("Pictures", "Made one after the other, with consecutive seeds.", 1, 8), 1, kw_only=True)
+    cache: bool = knob(
+        Flag("Max-Logit cache", "Settled tokens reuse their keys and values: faster, slightly different."), False, kw_only=True
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prompt", clean_text(self.prompt, knobs(self)["prompt"]))
-        for name in ("width", "height", "steps", "seed", "count"):
-            object.__setattr__(self, name, whole_number(getattr(self, name), knobs(self)[name]))
-        for name in ("guidance", "temperature"):
-            object.__setattr__(self, name, number(getattr(self, name), knobs(self)[name]))
         if self.count is None:
             object.__setattr__(self, "count", 1)
+        super().__post_init__()
 
-    def resolve(self, defaults: Defaults) -> Generate:
-        """The same request with every None filled in. Raises DimooError if the picture would be too large."""
-        names = ("width", "height", "steps", "guidance", "temperature")
-        missing = {name: getattr(defaults, name) for name in names if getattr(self, name) is None}
+    def resolve(self, defaults: Defaults) -> Draw:
+        """The same request with every None filled in."""
+        values = defaults.for_task(self.task)
+        missing = {n: values[n] for n in knobs(self) if n in values and getattr(self, n) is None}
         if self.seed is None:
             missing["seed"] = secrets.randbelow(1_000_000)  # short enough to note down
-        full = replace(self, **missing)
-        if full.width * full.height > defaults.max_area:
-            side = int(defaults.max_area**0.5)
-            raise DimooError(
-                f"{full.width} × {full.height} is too large for {defaults.name}: "
-                f"width times height can be at most {side} × {side}."
-            )
-        return full
+        return replace(self, **missing)
 
-    def nth(self, index: int) -> Generate:
+    def nth(self, index: int) -> Draw:
         """The request for the picture `index` of this one alone: its seed, and a count of one."""
         return replace(self, seed=(self.seed + index) % SEEDS, count=1)
 
-    def settings(self) -> dict[str, Any]:
-        """Task and fields, ready for JSON; `request_from` reads them back."""
-        return {"task": self.task, **asdict(self)}
+
+@dataclass(frozen=True)
+class Generate(Draw):
+    """Text to image."""
+
+    task: ClassVar[str] = "generate"
+
+    prompt: str = knob(Text("Prompt", "What to draw, in words.", 1, 2000))
+    width: int | None = knob(Whole("Width", "Pixels, a multiple of 16.", 64, 2048, 16), None)
+    height: int | None = knob(Whole("Height", "Pixels, a multiple of 16.", 64, 2048, 16), None)
+
+    def resolve(self, defaults: Defaults) -> Generate:
+        """Also raises DimooError if the picture would be too large."""
+        full = super().resolve(defaults)
+        defaults.check_area(full.width, full.height)
+        return full
 
 
-Request = Generate
-REQUESTS: dict[str, type[Request]] = {kind.task: kind for kind in (Generate,)}
+@dataclass(frozen=True)
+class Edit(Draw):
+    """A picture made from a picture.
+
+    kind: instruct, an instruction in words; control, the prompt drawn along a map of edges, depth or pose (image is
+    the map); subject, the object of image in a new scene; style, the content of image in the style of reference;
+    predict, a map of image; view, image seen from another side. prompt is the instruction, or the prompt of control
+    and subject; the other kinds need none. map is for control and predict, direction for view.
+    """
+
+    task: ClassVar[str] = "edit"
+    KINDS: ClassVar[dict[str, str]] = {
+        "instruct": "Instruction", "control": "Control map", "subject": "Subject", "style": "Style", "predict": "Make a map",
+        "view": "New view",
+    }  # fmt: skip
+    NEEDS_PROMPT: ClassVar[tuple[str, ...]] = ("instruct", "control", "subject")
+
+    image: Any = knob(Picture("Picture", "The picture to start from."))
+    kind: str = knob(Choice("Kind", "What to do with the picture.", KINDS), "instruct")
+    prompt: str = knob(Text("Instruction", "What to change, or what to draw, in words.", 0, 2000), "")
+    reference: Any = knob(Picture("Style picture", "A picture in the style to take over.", optional=True), None)
+    map: str = knob(Choice("Map", "Which kind of map.", MAPS), "canny")
+    direction: str = knob(Choice("Direction", "From where to look.", DIRECTIONS), "left")
+    guidance_image: float | None = knob(
+        Real("Picture guidance", "How strongly the result follows the given picture; 0 switches it off.", 0, 20), None
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind in self.NEEDS_PROMPT and not self.prompt:
+            raise DimooError(f"{knobs(self)['prompt'].label} is empty: write a few words.")
+        if self.kind == "style" and self.reference is None:
+            raise DimooError("Style picture is missing: add a picture whose style to take over.")
 
 
-def request_from(settings: Mapping[str, Any]) -> Request:
-    """The request that settings of a picture describe. Raises DimooError when they describe none."""
+@dataclass(frozen=True)
+class Inpaint(Draw):
+    """Part of a picture drawn anew; pixels outside the mask and its feather stay as they are."""
+
+    task: ClassVar[str] = "inpaint"
+
+    image: Any = knob(Picture("Picture", "The picture to repair."))
+    mask: Any = knob(Mask("Mask", "White where to draw anew; of the picture's size."))
+    prompt: str = knob(Text("Prompt", "What the whole picture shows, in words; may be empty.", 0, 2000), "")
+    invert: bool = knob(Flag("Invert", "Draw everything but the mask anew."), False)
+    grow: int = knob(Whole("Grow", "Pixels by which the mask grows on every side.", 0, 128), 0)
+    feather: int = knob(Whole("Feather", "Pixels over which new and old fade into each other.", 0, 64), 8)
+
+
+@dataclass(frozen=True)
+class Extrapolate(Draw):
+    """A picture continued beyond its sides; the given pixels stay as they are."""
+
+    task: ClassVar[str] = "extrapolate"
+    SIDES: ClassVar[tuple[str, ...]] = ("left", "right", "top", "bottom")
+
+    image: Any = knob(Picture("Picture", "The picture to continue."))
+    prompt: str = knob(Text("Prompt", "What the whole picture shows, in words; may be empty.", 0, 2000), "")
+    left: int = knob(Whole("Left", "Pixels to add on the left, a multiple of 16.", 0, 1024, 16), 0)
+    right: int = knob(Whole("Right", "Pixels to add on the right, a multiple of 16.", 0, 1024, 16), 0)
+    top: int = knob(Whole("Top", "Pixels to add at the top, a multiple of 16.", 0, 1024, 16), 0)
+    bottom: int = knob(Whole("Bottom", "Pixels to add at the bottom, a multiple of 16.", 0, 1024, 16), 0)
+    feather: int = knob(Whole("Feather", "Pixels over which new and old fade into each other.", 0, 64), 8)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not any(getattr(self, side) for side in self.SIDES):
+            raise DimooError("Nothing to add: choose at least one side on which the picture should grow.")
+
+
+@dataclass(frozen=True)
+class Chat(Request):
+    """A question about pictures, answered in words. None stands for the checkpoint's default."""
+
+    task: ClassVar[str] = "chat"
+
+    images: tuple = knob(Pictures("Pictures", "What the question is about.", 4))
+    prompt: str = knob(Text("Question", "What to ask, in words.", 1, 2000))
+    short: bool = knob(Flag("Short answer", "A word or phrase instead of sentences."), False)
+    length: int | None = knob(Whole("Length", "Tokens that an answer has at most.", 1, 1024), None)
+    block: int | None = knob(Whole("Block", "Tokens that are unmasked together, block by block.", 1, 1024), None)
+    steps: int | None = knob(Whole("Steps", "Passes of the model for the whole answer.", 1, 1024), None)
+    cache: bool = knob(Flag("Cache", "Keep keys and values of everything outside the current block: faster."), True)
+
+    def resolve(self, defaults: Defaults) -> Chat:
+        """The same request with every None filled in."""
+        values = defaults.for_task("short answer" if self.short else "chat")
+        return replace(self, **{name: value for name, value in values.items() if getattr(self, name) is None})
+
+
+REQUESTS: dict[str, type[Request]] = {kind.task: kind for kind in (Generate, Edit, Inpaint, Extrapolate, Chat)}
+
+
+def request_from(settings: Mapping[str, Any], **pictures: Any) -> Request:
+    """The request that settings of a picture describe, with the pictures it started from.
+
+    Raises DimooError when they describe none.
+    """
     kind = REQUESTS.get(str(settings.get("task")))
     if kind is None or "prompt" not in settings:
         raise DimooError("These settings are not of a picture that can be made again here.")
-    return kind(**{f.name: settings[f.name] for f in fields(kind) if f.name in settings})
+    values = {f.name: settings[f.name] for f in fields(kind) if f.name in settings}
+    return kind(**values | pictures)
 
 
-def clean_text(text: object, limits: Knob) -> str:
-    """One line of text without control characters. Raises DimooError when it is empty or too long."""
-    if not isinstance(text, str):
-        raise DimooError(f"{limits.label} must be a text.")
-    text = text.encode("utf-8", "ignore").decode("utf-8")
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if len(text) < limits.low:
-        raise DimooError(f"{limits.label} is empty: write a few words that say what you want to see.")
-    if len(text) > limits.high:
-        raise DimooError(
-            f"{limits.label} has {len(text)} characters: shorten it to at most {limits.high:.0f}."
-        )
-    return text
-
-
-def number(value: object, limits: Knob) -> float | None:
-    """A float within bounds, or None for None. Raises DimooError otherwise."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
-        raise DimooError(f"{limits.label} must be a number, not {value!r:.40}.")
-    if not limits.low <= value <= limits.high:
-        raise DimooError(
-            f"{limits.label} must lie between {limits.low:g} and {limits.high:.0f}, not {value:g}."
-        )
-    return float(value)
-
-
-def whole_number(value: object, limits: Knob) -> int | None:
-    """An integer within bounds and a multiple of the knob's step, or None. Raises DimooError otherwise."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        exact = value  # a float cannot hold every large integer
-    else:
-        exact = number(value, limits)
-        if exact is None:
-            return None
-        if exact != int(exact):
-            raise DimooError(f"{limits.label} must be a whole number, not {exact:g}.")
-    if not limits.low <= exact <= limits.high:
-        raise DimooError(
-            f"{limits.label} must lie between {limits.low:g} and {limits.high:.0f}, not {int(exact)}."
-        )
-    if limits.step and exact % limits.step:
-        raise DimooError(f"{limits.label} must be a multiple of {limits.step:g}, not {int(exact)}.")
-    return int(exact)
-
-
-@dataclass
-class Frame:
-    """The state of a run after one step: small CPU data, safe to send to another process.
-
-    step of steps (0: before the first pass), seconds since the run began, seconds_left for all that is left
-    of it (None: not known yet). index of count: which picture, from 0. tokens (h, w) int32 codes, -1 where
-    masked; masked (h, w) bool; confidence (h, w) float32, the probability of each committed code when it was
-    chosen, and of the likeliest code where masked.
-    preview: (H, W, 3) uint8, committed codes drawn as they are and masked ones as the model expects them.
-    image and settings are set on the last frame of each picture only; stopped tells that it was cut short.
-    """
-
-    step: int
-    steps: int
-    seconds: float
-    seconds_left: float | None
-    index: int
-    count: int
-    seed: int
-    tokens: np.ndarray
-    masked: np.ndarray
-    confidence: np.ndarray
-    preview: np.ndarray
-    image: Image | None = None
-    settings: dict[str, Any] | None = None
-    stopped: bool = False
-
-    def picture(self, view: str = "committed") -> Image:
-        """A small picture of the state: a few pixels per cell.
-
-        committed: masked cells are neutral; prediction: they show what the model expects there; confidence:
-        a colour per committed cell, from unsure to sure.
-        """
-        from dimoo.preview import draw_view  # Pillow is not needed for requests
-
-        return draw_view(self.preview, self.masked, self.confidence, view)
+def checked(kind: type[Request], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings of a picture that belong to a request type, each checked: values for its controls."""
+    limits: dict[str, Knob] = {n: k for n, k in knobs(kind).items() if not isinstance(k, Picture | Pictures | Mask)}
+    return {name: k.check(settings[name]) for name, k in limits.items() if name in settings}

@@ -15,8 +15,8 @@ from conftest import ROOT
 import dimoo.__main__ as program
 from dimoo.cli import ProgressBar, output_path, size
 from dimoo.errors import DimooError
+from dimoo.frames import Frame
 from dimoo.metadata import read_settings
-from dimoo.tasks import Frame
 
 COMMAND = [sys.executable, "-m", "dimoo"]
 

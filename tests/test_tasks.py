@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
-from dimoo.tasks import SEEDS, Frame, Generate, knobs, request_from
+from dimoo.frames import Frame
+from dimoo.knobs import knobs
+from dimoo.tasks import SEEDS, Generate, request_from
 
 DEFAULTS = Defaults()
 

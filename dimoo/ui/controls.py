@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from dimoo.defaults import Defaults, Preset
-from dimoo.tasks import knobs
+from dimoo.knobs import knobs
 
 CHIPS = 4
 

@@ -11,8 +11,8 @@ from typing import Any
 from gradio.utils import get_upload_folder
 from PIL import Image
 
+from dimoo.frames import Frame
 from dimoo.metadata import file_name, save_png
-from dimoo.tasks import Frame
 
 KEEP_SECONDS = 24 * 3600
 

@@ -9,8 +9,9 @@ import gradio as gr
 
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
+from dimoo.knobs import knobs
 from dimoo.metadata import read_settings
-from dimoo.tasks import Generate, knobs, request_from
+from dimoo.tasks import Generate, request_from
 from dimoo.ui.controls import prompt_box, prompt_chips, size_choice, slider, split_size, surprise_script
 from dimoo.ui.files import Picture
 from dimoo.ui.workbench import PRIVATE, Shop, Workbench

@@ -18,8 +18,8 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from dimoo.frames import VIEWS, Frame
 from dimoo.preview import RAMP
-from dimoo.tasks import VIEWS, Frame
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 MESSAGES_PER_SECOND = 12

@@ -16,7 +16,8 @@ import gradio as gr
 from gradio.components import Component
 
 from dimoo.errors import DimooError
-from dimoo.tasks import Frame, Request
+from dimoo.frames import Frame
+from dimoo.tasks import Request
 from dimoo.ui.files import Picture, keep
 from dimoo.ui.gallery import choose, publish
 from dimoo.ui.line import Line, StopSign, new_ticket
