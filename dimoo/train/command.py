@@ -10,8 +10,9 @@ def arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("-o", "--output", metavar="DIR", help="folder of the run, continued if it holds one (default: runs/WHAT)")
     parser.add_argument("--minutes", type=float, default=60, metavar="N", help="training time without pauses (default: 60)")
     parser.add_argument("--tokenizer", default="runs/tokenizer/vqvae", metavar="DIR", help="model: folder of the image tokenizer")
+    parser.add_argument("--tasks", choices=("generate", "all"), default="all", help="model: text to image alone, or every task")
     parser.add_argument("--pictures", type=int, default=None, metavar="N", help="pictures or scenes to draw for training")
-    parser.add_argument("--batch", type=int, default=16, metavar="N", help="pictures a step (default: 16)")
+    parser.add_argument("--batch", type=int, default=16, metavar="N", help="tokenizer: pictures a step (default: 16)")
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -25,6 +26,6 @@ def main(options: argparse.Namespace) -> int:
     else:
         from dimoo.train.transformer import train_transformer
 
-        train_transformer(folder, options.tokenizer, options.minutes, options.pictures or 7000, options.batch, seed=options.seed)
+        train_transformer(folder, options.tokenizer, options.minutes, options.tasks, options.pictures or 6000, seed=options.seed)
         print(folder / "checkpoint")
     return 0

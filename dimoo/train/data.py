@@ -1,107 +1,216 @@
-"""Training data for text to image: scenes as grids of codes, and batches of equally long sequences.
+"""What the transformer learns from: families of scenes as grids of codes, and lessons on them as token sequences.
 
-A scene is known by its seed alone; it is rendered and encoded once, and gets a new caption each time it is seen.
+A family is known by its seed alone: a scene, and some lessons that start from it. Its pictures are drawn and encoded once;
+every time it is seen it is asked about in other words.
 """
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dimoo.layout import text_to_image
+from dimoo import layout
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
-from dimoo.world.language import benchmark_prompts, caption, captioned_scene
+from dimoo.world.language import DESCRIBE, benchmark_prompts, caption, captioned_scene, description, questions
+from dimoo.world.lessons import LESSONS, Lesson, Shot
 from dimoo.world.render import render
-from dimoo.world.scene import Scene
 
-SIZES = ((16, 16), (12, 20), (20, 12), (14, 18), (18, 14))
-"""Rows and columns of the pictures; the first is four fifths of all."""
+SIZES = {(16, 16): 0.45, (10, 16): 0.35, (12, 20): 0.05, (20, 12): 0.05, (14, 18): 0.05, (18, 14): 0.05}
+"""Rows and columns of the pictures, with their shares. Things fill more of the low ones, which makes those cheap lessons."""
+SHARES = {"generate": 0.5, "chat": 0.15, "lesson": 0.35}
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
+SHORT, LONG = 8, 48  # tokens of a short and of a long answer
+
+Codes = Mapping[str, np.ndarray]
 
 
-def size_of(seed: int) -> tuple[int, int]:
-    rng = np.random.default_rng((seed, 1))
-    return SIZES[0] if rng.random() < 0.8 else SIZES[int(rng.integers(1, len(SIZES)))]
+def name_of(shot: Shot) -> str:
+    return hashlib.sha1(repr(shot).encode()).hexdigest()[:16]
 
 
-def scene_of(seed: int) -> Scene:
-    return captioned_scene(np.random.default_rng(seed), size_of(seed)[1])[0]
+@dataclass(frozen=True)
+class Family:
+    """A scene and lessons that start from it; all of it follows from the seed."""
+
+    seed: int
+    lessons_wanted: int = 0
+
+    @cached_property
+    def base(self) -> Shot:
+        rng = np.random.default_rng((self.seed, 1))
+        rows, columns = list(SIZES)[int(rng.choice(len(SIZES), p=list(SIZES.values())))]
+        return Shot(captioned_scene(np.random.default_rng(self.seed), columns)[0], rows, columns)
+
+    @cached_property
+    def lessons(self) -> tuple[Lesson, ...]:
+        rng = np.random.default_rng((self.seed, 2))
+        kinds = [list(LESSONS)[i] for i in rng.permutation(len(LESSONS))]
+        found = filter(None, (LESSONS[kind](rng, self.base) for kind in kinds))
+        return tuple(islice(found, self.lessons_wanted))
+
+    @property
+    def shots(self) -> list[Shot]:
+        """Every picture of the family, the base first."""
+        return list(dict.fromkeys([self.base, *(s for lesson in self.lessons for s in (*lesson.inputs, lesson.target))]))
 
 
-def _picture(seed: int) -> np.ndarray:
-    rows, columns = size_of(seed)
-    return render(scene_of(seed), 16 * columns, 16 * rows).rgb
+def _draw(shots: list[Shot]) -> list[np.ndarray]:
+    """Pictures of some shots; looks of the same scene share its render."""
+    renders: dict = {}
+    for shot in shots:
+        if shot.scene not in renders:
+            renders[shot.scene] = render(shot.scene, 16 * shot.columns, 16 * shot.rows)
+    return [shot.draw(renders[shot.scene]) for shot in shots]
 
 
-def encode_scenes(vq: VQModel, path: Path, count: int, first: int = 0) -> dict[int, np.ndarray]:
-    """Codes (rows, columns) int16 of scenes first … first + count - 1 by seed; kept in `path`, which is extended as needed."""
-    known: dict[int, np.ndarray] = {}
+def encode_families(vq: VQModel, path: Path, families: list[Family]) -> dict[str, np.ndarray]:
+    """Codes (rows, columns) int16 of every shot by its name; kept in `path`, which is extended as needed."""
+    known: dict[str, np.ndarray] = {}
     if path.exists():
         with np.load(path) as file:
-            known = {int(name): file[name] for name in file.files}
-    missing = [seed for seed in range(first, first + count) if seed not in known]
+            known = {name: file[name] for name in file.files}
+    missing = [[s for s in family.shots if name_of(s) not in known] for family in families]
+    missing = [shots for shots in missing if shots]
     if missing:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         with multiprocessing.get_context("fork").Pool(max(1, (os.cpu_count() or 2) - 1)) as workers:
-            for i, (seed, rgb) in enumerate(zip(missing, workers.imap(_picture, missing, chunksize=32), strict=True)):
-                image = torch.from_numpy(rgb).permute(2, 0, 1)[None].float().div_(255)
-                known[seed] = vq.encode(image)[0].to(torch.int16).numpy()
+            for i, (shots, drawn) in enumerate(zip(missing, workers.imap(_draw, missing, chunksize=8), strict=True)):
+                for shot, rgb in zip(shots, drawn, strict=True):
+                    image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float().div_(255)
+                    known[name_of(shot)] = vq.encode(image)[0].to(torch.int16).numpy()
                 if i % 500 == 0:
-                    print(f"encoded {i} of {len(missing)} scenes", file=sys.stderr, flush=True)
+                    print(f"encoded {i} of {len(missing)} families", file=sys.stderr, flush=True)
         torch.set_num_threads(threads)
         temporary = path.with_suffix(".tmp.npz")
-        np.savez_compressed(temporary, **{str(seed): codes for seed, codes in known.items()})
+        np.savez_compressed(temporary, **known)
         os.replace(temporary, path)
-    return {seed: known[seed] for seed in range(first, first + count)}
+    return known
 
 
-def empty_codes(codes: dict[int, np.ndarray]) -> dict[tuple, np.ndarray]:
-    """(setting, shape) -> the most frequent code of each cell: what it holds when nothing stands there."""
-    groups = defaultdict(list)
-    for seed, grid in codes.items():
-        groups[scene_of(seed).setting, grid.shape].append(torch.from_numpy(grid))
-    return {key: torch.stack(grids).mode(0).values.numpy() for key, grids in groups.items()}
+@dataclass(frozen=True)
+class Example:
+    """A sequence with masks in all its targets. cells (n,): their places; targets (n,): what belongs there.
 
-
-def batches(vocab: Vocabulary, codes: dict[int, np.ndarray], batch: int, seed: int | tuple[int, ...]
-            ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Endless (ids (B, L), cells (n,), codes (B, n), things (B, n)) of equally long sequences.
-
-    Image cells are masks in ids; things tells the cells that differ from the empty setting, for the log.
+    answer: how many of them are the answer itself, before its padding (n for pictures). things (n,) bool: cells that differ
+    from the empty setting, for the log.
     """
-    empty = empty_codes(codes)
-    rng = np.random.default_rng(seed)
-    held_out = {prompt.text for prompt in benchmark_prompts()}
-    waiting: dict[tuple, list[tuple[Tensor, Tensor, np.ndarray, np.ndarray]]] = defaultdict(list)
-    while True:
-        for index in rng.permutation(list(codes)):
-            grid = codes[int(index)]
-            scene = scene_of(int(index))
-            text = caption(rng, scene)
-            if text in held_out:
+
+    ids: Tensor
+    cells: Tensor
+    targets: Tensor
+    answer: int
+    things: Tensor
+
+
+class Teacher:
+    """Makes examples of families. codes: what `encode_families` returned."""
+
+    def __init__(self, vocab: Vocabulary, codes: Codes, families: list[Family]):
+        self.vocab, self.codes, self.families = vocab, codes, families
+        self.taught = [family for family in families if family.lessons]
+        self.held_out = {prompt.text for prompt in benchmark_prompts()}
+        self.empty = self._empty()
+
+    def grid(self, shot: Shot) -> Tensor:
+        return torch.from_numpy(self.codes[name_of(shot)]).long()
+
+    def _empty(self) -> dict[tuple, Tensor]:
+        """(setting, shape) -> the most frequent code of each cell: what it holds when nothing stands there."""
+        groups = defaultdict(list)
+        for family in self.families:
+            grid = self.grid(family.base)
+            groups[family.base.scene.setting, grid.shape].append(grid)
+        return {key: torch.stack(grids).mode(0).values for key, grids in groups.items()}
+
+    def generate(self, rng: np.random.Generator) -> Example | None:
+        base = self.families[int(rng.integers(len(self.families)))].base
+        text = caption(rng, base.scene)
+        if text in self.held_out:
+            return None
+        branches = layout.text_to_image(self.vocab, text, base.rows, base.columns)
+        return self._picture(branches[1] if rng.random() < UNCONDITIONAL else branches[0], base)
+
+    def lesson(self, rng: np.random.Generator) -> Example:
+        """The published training drops text and pictures together; each is dropped alone here, as guidance will ask."""
+        family = self.taught[int(rng.integers(len(self.taught)))]
+        lesson = family.lessons[int(rng.integers(len(family.lessons)))]
+        system, text = self.words(rng, lesson)
+        grids = [self.grid(shot) for shot in lesson.inputs]
+        branches = layout.image_to_image(self.vocab, system, text, grids, lesson.target.rows, lesson.target.columns)
+        chance = rng.random()
+        dropped = 0 if chance > UNCONDITIONAL else 1 if chance > UNCONDITIONAL / 2 else 2
+        return self._picture(branches[dropped], lesson.target)
+
+    def words(self, rng: np.random.Generator, lesson: Lesson) -> tuple[str, str]:
+        """System prompt and user text of a lesson."""
+        kind, _, look = lesson.kind.partition(" ")
+        if kind == "predict":
+            return layout.PREDICT, layout.PREDICT_MAP.format(map=layout.PREDICTED_MAPS[look])
+        if kind == "style":
+            return layout.STYLE, layout.STYLE
+        text = lesson.texts[int(rng.integers(len(lesson.texts)))]
+        if kind == "view":
+            return layout.VIEW, layout.VIEW_FROM.format(direction=text)
+        return {"control": layout.CONTROL, "subject": layout.SUBJECT}.get(kind, layout.EDIT), text
+
+    def chat(self, rng: np.random.Generator) -> Example:
+        base = self.families[int(rng.integers(len(self.families)))].base
+        length = LONG
+        if rng.random() < 0.3:
+            question, answer = DESCRIBE[int(rng.integers(len(DESCRIBE)))], description(base.scene)
+        else:
+            asked = questions(rng, base.scene)
+            chosen = asked[int(rng.integers(len(asked)))]
+            question, answer = chosen.text, chosen.sentence
+            if rng.random() < 0.6:
+                question, answer, length = f"{question} {layout.SHORT_ANSWER}", chosen.answer, SHORT
+        branch = layout.understanding(self.vocab, question, [self.grid(base)], length)
+        ids = [*self.vocab.encode(answer), self.vocab.ids.answer_end]
+        targets = torch.tensor(ids + [self.vocab.ids.pad] * (length - len(ids)))
+        return Example(branch.ids, branch.cells, targets, len(ids), torch.zeros(length, dtype=torch.bool))
+
+    def _picture(self, branch: layout.Branch, shot: Shot) -> Example:
+        grid = self.grid(shot)
+        empty = self.empty.get((shot.scene.setting, grid.shape)) if (shot.look, shot.scene.view) == ("render", "front") else None
+        things = torch.zeros_like(grid, dtype=torch.bool) if empty is None else grid != empty
+        return Example(branch.ids, branch.cells, grid.flatten() + self.vocab.image_offset, grid.numel(), things.flatten())
+
+    def batches(self, tokens: int, seed: int | tuple[int, ...], shares: Mapping[str, float]) -> Iterator[list[Example]]:
+        """Endless lists of equally long examples, of about `tokens` tokens together."""
+        rng = np.random.default_rng(seed)
+        kinds, weights = list(shares), list(shares.values())
+        waiting: dict[tuple, list[Example]] = defaultdict(list)
+        while True:
+            example = getattr(self, kinds[int(rng.choice(len(kinds), p=weights))])(rng)
+            if example is None:
                 continue
-            branches = text_to_image(vocab, text, *grid.shape)
-            branch = branches[1] if rng.random() < UNCONDITIONAL else branches[0]
-            group = waiting[(grid.shape, len(branch.ids))]
-            group.append((branch.ids, branch.cells, grid.reshape(-1), (grid != empty[scene.setting, grid.shape]).reshape(-1)))
-            if len(group) == batch:
-                ids, cells, grids, things = zip(*group, strict=True)
-                group.clear()
-                yield torch.stack(ids), cells[0], torch.from_numpy(np.stack(grids)).long(), torch.from_numpy(np.stack(things))
+            key = len(example.ids), len(example.cells), int(example.cells[0])
+            waiting[key].append(example)
+            if len(waiting[key]) >= max(1, tokens // len(example.ids)):
+                yield waiting.pop(key)
 
 
-def mask_cells(count: int, cells: int, generator: torch.Generator) -> Tensor:
-    """(count, cells) bool, true where masked: ratio cos(r·π/2), r uniform, at least one cell (published training)."""
-    ratio = torch.cos(torch.rand(count, generator=generator) * torch.pi / 2)
-    number = (cells * ratio).long().clamp(min=1)
-    order = torch.rand(count, cells, generator=generator).argsort(1).argsort(1)
-    return order < number[:, None]
+def mask_cells(example: Example, generator: torch.Generator) -> Tensor:
+    """(n,) bool, true where masked: ratio cos(r·π/2), r uniform, at least one cell; padding by a ratio of its own."""
+    parts = [part for part in (example.answer, len(example.cells) - example.answer) if part]
+    return torch.cat([_mask(part, generator) for part in parts])
+
+
+def _mask(cells: int, generator: torch.Generator) -> Tensor:
+    ratio = torch.cos(torch.rand((), generator=generator) * torch.pi / 2).item()
+    masked = torch.zeros(cells, dtype=torch.bool)
+    masked[torch.randperm(cells, generator=generator)[: max(1, int(cells * ratio))]] = True
+    return masked

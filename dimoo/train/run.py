@@ -4,9 +4,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -93,13 +95,35 @@ def cosine(progress: float, peak: float, warmup: float = 0.02, floor: float = 0.
     return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * t)))
 
 
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """The rows of log.jsonl; a last line that was cut off is left out."""
+    rows = []
+    for line in (folder / "log.jsonl").read_text().splitlines() if (folder / "log.jsonl").exists() else ():
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder` that takes its place when the block ends well."""
+    new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+    new.mkdir(parents=True)
+    yield new
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def curve(folder: Path, size: tuple[int, int] = (800, 400)) -> None:
     """Draw every logged number over the steps into curve.png, each scaled to its own range (logarithmic)."""
-    log = folder / "log.jsonl"
-    if not log.exists():
+    rows = read_log(folder)
+    if not rows:
         return
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    names = [n for n in rows[-1] if n not in ("step", "minutes", "rate")]
+    names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in ("step", "minutes")]
     image = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(image)
     w, h = size[0] - 20, size[1] - 20

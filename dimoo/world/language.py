@@ -187,25 +187,72 @@ def benchmark_prompts(count: int = BENCHMARK, seed: int = 20_000_000) -> list[Pr
     return list(prompts.values())
 
 
-def questions(rng: np.random.Generator, scene: Scene) -> list[tuple[str, str, str]]:
-    """(category, question, answer) of every category that the scene allows; answers are exact and a word or two."""
+@dataclass(frozen=True)
+class Question:
+    """A question on a scene with its exact answer, as a word and as a sentence."""
+
+    category: str
+    text: str
+    answer: str
+    sentence: str
+
+
+WHERE = {
+    "studio": "it is in a studio.", "beach": "it is on the beach.", "meadow": "it is in a meadow.", "night": "it is night.",
+    "sunset": "it is sunset.", "snow": "it is in the snow.",
+}  # fmt: skip
+
+
+def _count_sentence(number: int, noun: str) -> str:
+    return f"there is one {noun}." if number == 1 else f"there are {NUMBERS[number] if number else 'no'} {plural(noun)}."
+
+
+def questions(rng: np.random.Generator, scene: Scene) -> list[Question]:
+    """A question of every category that the scene allows."""
     things, out = scene.things, []
-    kind = _pick(rng, KINDS)
+    # half of the questions on a kind are about one that is there, half about one drawn from all
+    kind = _pick(rng, things).kind if rng.random() < 0.5 else _pick(rng, KINDS)
     number = sum(t.kind == kind for t in things)
-    out.append(("counting", f"how many {plural(kind)} are there?", NUMBERS[number]))
-    out.append(("counting", "how many objects are there?", NUMBERS[len(things)]))
-    out.append(("existence", f"is there {_one(kind)} in the picture?", "yes" if number else "no"))
+    ask = _pick(rng, ("how many {} are there?", "how many {} can you see?", "count the {}."))
+    out.append(Question("counting", ask.format(plural(kind)), NUMBERS[number], _count_sentence(number, kind)))
+    out.append(Question("counting", ask.format("objects"), NUMBERS[len(things)], _count_sentence(len(things), "object")))
     shown = _pick(rng, things)
-    out.append(("existence", f"is there {_one(shown.kind, shown.color)} in the picture?", "yes"))
-    out.append(("setting", "where is this?", scene.setting))
+    colour = shown.color if rng.random() < 0.5 else _pick(rng, COLORS)
+    some, there = _one(shown.kind, colour), any((t.kind, t.color) == (shown.kind, colour) for t in things)
+    for what, yes in ((_one(kind), number > 0), (some, there)):
+        ask = _pick(rng, ("is there {} in the picture?", "is there {}?", "can you see {}?"))
+        out.append(Question("existence", ask.format(what), "yes" if yes else "no",
+                            f"yes, there is {what}." if yes else f"no, there is no {what.split(' ', 1)[1]}."))  # fmt: skip
+    ask = _pick(rng, ("where is this?", "what is the setting?", "what is in the background?"))
+    out.append(Question("setting", ask, scene.setting, WHERE[scene.setting]))
     if sum(t.kind == shown.kind for t in things) == 1:
-        out.append(("colour", f"what color is the {shown.kind}?", shown.color))
-        out.append(("material", f"is the {shown.kind} metal or matte?", shown.material))
+        noun = shown.kind
+        ask = _pick(rng, ("what color is the {}?", "what is the color of the {}?", "which color does the {} have?"))
+        out.append(Question("colour", ask.format(noun), shown.color, f"the {noun} is {shown.color}."))
+        out.append(Question("material", f"is the {noun} metal or matte?", shown.material, f"the {noun} is {shown.material}."))
+        out.append(Question("size", f"is the {noun} large or small?", shown.size, f"the {noun} is {shown.size}."))
         for other in things:
             if other is not shown and other.column != shown.column and sum(t.kind == other.kind for t in things) == 1:
                 side = "left" if related(shown, other, "left") else "right"
-                out.append(("place", f"is the {shown.kind} to the left or to the right of the {other.kind}?", side))
+                text = f"is the {noun} to the left or to the right of the {other.kind}?"
+                out.append(Question("place", text, side, f"the {noun} is to the {side} of the {other.kind}."))
                 break
     if sum(t.color == shown.color for t in things) == 1:
-        out.append(("shape", f"what is the {shown.color} object?", shown.kind))
+        ask = _pick(rng, ("what is the {} object?", "what is {}?", "which object is {}?"))
+        out.append(Question("shape", ask.format(shown.color), shown.kind, f"the {shown.color} object is {_one(shown.kind)}."))
     return out
+
+
+DESCRIBE = ("describe the picture.", "describe this picture.", "what does the picture show?", "describe the image.")
+
+
+def description(scene: Scene) -> str:
+    """Everything in a scene, from left to right, in one sentence of a fixed form."""
+    parts = []
+    for thing in sorted(scene.things, key=lambda t: t.column):
+        words = ["small"] if thing.size == "small" else []
+        words += ["metal"] if thing.material == "metal" else []
+        text = " ".join([*words, thing.color, thing.kind])
+        text = ("an " if text[0] in "aeiou" else "a ") + text
+        parts.append(text + (f" with the letter {thing.letter.lower()}" if thing.letter else ""))
+    return f"{_join(parts)} {PLACES[scene.setting][0]}."
