@@ -1,5 +1,6 @@
 """Training: masks, batches, the word list, resuming, and a model small enough to learn in a second."""
 
+import copy
 import itertools
 import math
 from types import SimpleNamespace
@@ -9,19 +10,19 @@ import pytest
 import torch
 
 import dimoo
+from dimoo import layout
 from dimoo.config import LLaDAConfig
 from dimoo.preview import fit
 from dimoo.train import data
 from dimoo.train import run as run_module
-from dimoo.train.data import batches, empty_codes, encode_scenes, mask_cells, scene_of, size_of
+from dimoo.train.data import Example, Family, Teacher, encode_families, mask_cells, name_of
 from dimoo.train.run import Run, cosine
-from dimoo.train.tokenizer import grid_codebook, save_tokenizer
+from dimoo.train.tokenizer import Optimizer, grid_codebook, save_tokenizer
 from dimoo.train.transformer import export, loss_of, new_model, optimizers
 from dimoo.train.words import TEXT_IDS, toytown_words, write_tokenizer
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.world.language import benchmark_prompts, captioned_scene, questions
-from dimoo.world.render import render
 
 CODES = 64
 
@@ -49,84 +50,143 @@ def vq():
 
 
 @pytest.fixture(scope="module")
-def grids():
-    """Made-up codes of the scenes 0 … 59."""
+def families():
+    return [Family(seed, 2 if seed < 20 else 0) for seed in range(60)]
+
+
+@pytest.fixture(scope="module")
+def codes(families):
+    """Made-up codes of every picture."""
     rng = np.random.default_rng(0)
-    return {seed: rng.integers(0, CODES, size_of(seed)).astype(np.int16) for seed in range(60)}
+    return {name_of(s): rng.integers(0, CODES, (s.rows, s.columns)).astype(np.int16) for f in families for s in f.shots}
+
+
+@pytest.fixture(scope="module")
+def teacher(vocab, codes, families):
+    return Teacher(vocab, codes, families)
+
+
+def texts_of(vocab, example):
+    """System prompt and user text of an example, pictures left out."""
+    ids = example.ids.tolist()
+    words = [[i for i in ids[ids.index(a) + 1 : ids.index(b)] if i < vocab.image_offset] for a, b in (
+        (vocab.ids.system, vocab.ids.system_end), (vocab.ids.user, vocab.ids.user_end))]  # fmt: skip
+    return [vocab.decode(part) for part in words]
 
 
 # data
 
 
+def picture_example(cells, answer=None):
+    blank = torch.zeros(cells, dtype=torch.long)
+    return Example(blank, torch.arange(cells), blank, answer or cells, torch.zeros(cells, dtype=torch.bool))
+
+
 def test_mask_cells_as_published():
-    masked = mask_cells(20_000, 40, torch.Generator().manual_seed(3))
-    assert masked.shape == (20_000, 40) and masked.dtype == torch.bool
+    generator = torch.Generator().manual_seed(3)
+    masked = torch.stack([mask_cells(picture_example(40), generator) for _ in range(8000)])
+    assert masked.shape == (8000, 40) and masked.dtype == torch.bool
     number = masked.sum(dim=1)
     assert number.min() == 1 and 39 <= number.max() <= 40
     ratio = number / 40
     # P(cos(rπ/2) >= q) = acos(q) · 2/π; floor makes q a multiple of 1/40 exactly
     for q in (0.25, 0.5, 0.75):
-        assert (ratio >= q).float().mean().item() == pytest.approx(math.acos(q) * 2 / math.pi, abs=0.012)
-    np.testing.assert_allclose(masked.float().mean(dim=0), ratio.mean(), atol=0.015)  # every cell alike
-    assert torch.equal(masked, mask_cells(20_000, 40, torch.Generator().manual_seed(3)))
-    assert not torch.equal(masked, mask_cells(20_000, 40, torch.Generator().manual_seed(4)))
+        assert (ratio >= q).float().mean().item() == pytest.approx(math.acos(q) * 2 / math.pi, abs=0.02)
+    np.testing.assert_allclose(masked.float().mean(dim=0), ratio.mean(), atol=0.025)  # every cell alike
+    again = mask_cells(picture_example(40), torch.Generator().manual_seed(3))
+    assert torch.equal(masked[0], again)
 
 
-def test_batches_are_equally_long_and_masked(vocab, grids):
-    known = {(grid.size, grid.tobytes()) for grid in grids.values()}
-    widths, unconditional, rows = set(), 0, 0
-    for ids, cells, codes, things in itertools.islice(batches(vocab, grids, 2, seed=1), 60):
-        assert ids.shape[0] == codes.shape[0] == 2 and codes.shape[1] == len(cells)
-        assert things.shape == codes.shape and things.dtype == torch.bool
-        masked = ids == vocab.ids.mask
-        assert (masked.nonzero()[:, 1].view(2, -1) == cells).all()  # there and nowhere else
-        assert ids.max() < vocab.image_offset
-        assert all((row.numel(), row.to(torch.int16).numpy().tobytes()) in known for row in codes)
-        widths.add((ids[0] == vocab.ids.newline).sum().item())
-        unconditional += (ids == vocab.ids.uncondition).any(dim=1).sum().item()
-        rows += 2
-    assert len(widths) > 1  # not only squares
-    assert 0.02 < unconditional / rows < 0.25
+def test_an_answer_and_its_padding_are_masked_apart():
+    generator = torch.Generator().manual_seed(0)
+    masked = torch.stack([mask_cells(picture_example(48, answer=6), generator) for _ in range(400)])
+    answer, padding = masked[:, :6].float().mean(1), masked[:, 6:].float().mean(1)
+    assert (answer > 0).all() and (padding > 0).all()
+    assert abs(np.corrcoef(answer, padding)[0, 1]) < 0.15
 
 
-def test_a_batch_follows_from_its_seed(vocab, grids):
+def test_batches_are_equally_long_and_masked(vocab, teacher):
+    kinds, unconditional, pictures = set(), 0, 0
+    for examples in itertools.islice(teacher.batches(700, 1, data.SHARES), 80):
+        (length,) = {len(example.ids) for example in examples}
+        assert len(examples) == max(1, 700 // length)
+        for example in examples:
+            masked = (example.ids == vocab.ids.mask).nonzero().squeeze(-1)
+            assert torch.equal(masked, example.cells)  # there and nowhere else
+            assert len(example.targets) == len(example.things) == len(example.cells) >= example.answer
+            system, _ = texts_of(vocab, example)
+            kinds.add(system)
+            if example.answer == len(example.cells):
+                pictures += 1
+                unconditional += bool((example.ids == vocab.ids.uncondition).any())
+                assert example.targets.min() >= vocab.image_offset
+            else:
+                assert example.targets.max() < vocab.image_offset
+    assert len(kinds) >= 5  # of the eight system prompts
+    assert 0.02 < unconditional / pictures < 0.25
+
+
+def test_a_batch_follows_from_its_seed(teacher):
     def third(seed):
-        return next(itertools.islice(batches(vocab, grids, 3, seed), 2, None))
+        return next(itertools.islice(teacher.batches(600, seed, {"generate": 1.0}), 2, None))
 
     for a, b in zip(third(5), third(5), strict=True):
-        assert torch.equal(a, b)
-    assert third(5)[2].tolist() != third(6)[2].tolist()
+        assert torch.equal(a.ids, b.ids) and torch.equal(a.targets, b.targets)
+    assert third(5)[0].targets.tolist() != third(6)[0].targets.tolist()
 
 
-def test_benchmark_prompts_are_never_captions(vocab, grids, monkeypatch):
+def test_benchmark_prompts_are_never_captions(vocab, teacher, monkeypatch):
     held_out = [prompt.text for prompt in benchmark_prompts()]
     texts = itertools.cycle([held_out[0], "a red ball", held_out[-1], held_out[7], "a blue cube"])
     monkeypatch.setattr(data, "caption", lambda rng, scene: next(texts))
-    seen = set()
-    for ids, *_ in itertools.islice(batches(vocab, grids, 2, seed=1), 30):
-        for row in ids.tolist():
-            start = row.index(vocab.ids.user)
-            seen.add(vocab.decode(row[start + 1 : row.index(vocab.ids.user_end)]))
+    batches = itertools.islice(teacher.batches(600, 1, {"generate": 1.0}), 30)
+    seen = {texts_of(vocab, example)[1] for examples in batches for example in examples}
     assert seen == {"a red ball", "a blue cube", ""}
 
 
-def test_scenes_are_encoded_once(vq, tmp_path, monkeypatch):
+def test_answers_are_those_of_the_world(vocab, teacher):
+    rng = np.random.default_rng(0)
+    lengths = set()
+    for _ in range(60):
+        example = teacher.chat(rng)
+        assert example.targets[example.answer - 1] == vocab.ids.answer_end
+        assert (example.targets[example.answer :] == vocab.ids.pad).all()
+        question = texts_of(vocab, example)[1]
+        short = "single word" in question
+        assert len(example.cells) == (data.SHORT if short else data.LONG)
+        assert not short or example.answer <= 3
+        lengths.add(short)
+    assert lengths == {True, False}
+
+
+def test_every_kind_of_lesson_has_its_words(vocab, families, teacher):
+    rng = np.random.default_rng(0)
+    systems = {}
+    for family in families[:20]:
+        for lesson in family.lessons:
+            system, text = teacher.words(rng, lesson)
+            assert vocab.unknown_words(f"{system} {text}") == []
+            systems[lesson.kind.partition(" ")[0]] = system
+    assert len(systems) >= 8 and len(set(systems.values())) >= 5
+    assert systems["view"] == layout.VIEW and systems["predict"] == layout.PREDICT
+
+
+def test_pictures_are_encoded_once(vq, tmp_path, monkeypatch):
     path = tmp_path / "codes.npz"
-    first = encode_scenes(vq, path, 2)
-    rgb = torch.from_numpy(render(scene_of(1), 16 * size_of(1)[1], 16 * size_of(1)[0]).rgb)
+    family = next(f for f in map(Family, range(50)) if (f.base.rows, f.base.columns) == (10, 16))
+    first = encode_families(vq, path, [family])
+    rgb = torch.from_numpy(family.base.draw())
     expected = vq.encode(rgb.permute(2, 0, 1)[None].float() / 255)[0]
-    np.testing.assert_array_equal(first[1], expected)
-    assert first[1].shape == size_of(1)
+    np.testing.assert_array_equal(first[name_of(family.base)], expected)
     monkeypatch.setattr(data.multiprocessing, "get_context", lambda kind: pytest.fail("drawn again"))
-    again = encode_scenes(vq, path, 1, first=1)
-    assert list(again) == [1]
-    np.testing.assert_array_equal(again[1], first[1])
+    again = encode_families(vq, path, [family])
+    np.testing.assert_array_equal(again[name_of(family.base)], expected)
 
 
 def test_sizes_are_those_of_the_page():
-    sizes = [size_of(seed) for seed in range(3000)]
+    sizes = [(f.base.rows, f.base.columns) for f in map(Family, range(300))]
     assert set(sizes) == set(data.SIZES)
-    assert sizes.count((16, 16)) / 3000 == pytest.approx(0.8, abs=0.03)
+    assert sizes.count((16, 16)) / 300 == pytest.approx(0.45, abs=0.09)
 
 
 # words
@@ -221,28 +281,30 @@ def test_new_model_starts_even(config):
 
 
 def test_things_are_what_differs_from_the_empty_setting(vocab):
-    seeds = [seed for seed in range(300) if size_of(seed) == (16, 16)]
-    snow, night = ([seed for seed in seeds if scene_of(seed).setting == name][:3] for name in ("snow", "night"))
-    grids = {seed: np.full((16, 16), 5, np.int16) for seed in snow} | {seed: np.full((16, 16), 7, np.int16) for seed in night}
-    for i, seed in enumerate([*snow, *night]):
-        grids[seed][i, 3] = 60
-    empty = empty_codes(grids)
-    assert {key: np.unique(grid).tolist() for key, grid in empty.items()} == {("snow", (16, 16)): [5], ("night", (16, 16)): [7]}
-    for _, _, codes, things in itertools.islice(batches(vocab, grids, 2, seed=0), 5):
-        assert torch.equal(things, codes == 60) and things.any(dim=1).all()
+    squares = [f for f in map(Family, range(200)) if (f.base.rows, f.base.columns) == (16, 16)]
+    snow, night = ([f for f in squares if f.base.scene.setting == name][:3] for name in ("snow", "night"))
+    codes = {name_of(f.base): np.full((16, 16), value, np.int16) for value, group in ((5, snow), (7, night)) for f in group}
+    for i, grid in enumerate(codes.values()):
+        grid[i, 3] = 60
+    teacher = Teacher(vocab, codes, [*snow, *night])
+    assert {key: grid.unique().tolist() for key, grid in teacher.empty.items()} == {
+        ("snow", (16, 16)): [5], ("night", (16, 16)): [7]}  # fmt: skip
+    for examples in itertools.islice(teacher.batches(700, 0, {"generate": 1.0}), 5):
+        for example in examples:
+            assert torch.equal(example.things, example.targets == vocab.image_offset + 60) and example.things.any()
 
 
-def test_a_tiny_model_learns_and_is_exported(config, vocab, vq, grids, tmp_path):
+def test_a_tiny_model_learns_and_is_exported(config, vocab, vq, codes, families, tmp_path):
     model = new_model(config, vq.codebook, seed=0)
-    square = {seed: grid for seed, grid in grids.items() if grid.shape == (16, 16)}
-    constant = {seed: np.full((16, 16), seed % 3, np.int16) for seed in square}
+    constant = {name: np.full_like(grid, i % 3) for i, (name, grid) in enumerate(codes.items())}
+    batches = Teacher(vocab, constant, families).batches(900, 0, {"generate": 1.0})
     muon, adam = optimizers(model, 0.02)
     generator = torch.Generator().manual_seed(0)
     losses = []
-    for ids, cells, codes, _ in itertools.islice(batches(vocab, constant, 4, seed=0), 15):
-        masked = mask_cells(*codes.shape, generator)
-        loss = loss_of(model, ids, cells, codes, masked)
-        assert loss.shape == (masked.sum(),)
+    for examples in itertools.islice(batches, 15):
+        masked = [mask_cells(example, generator) for example in examples]
+        loss = loss_of(model, examples, masked)
+        assert loss.shape == (sum(map(int, map(torch.sum, masked))),)
         model.zero_grad()
         loss.mean().backward()
         muon.step()
@@ -252,30 +314,51 @@ def test_a_tiny_model_learns_and_is_exported(config, vocab, vq, grids, tmp_path)
     assert np.mean(losses[-3:]) < 0.6 * losses[0]
 
     save_tokenizer(vq, tmp_path / "vqvae")
-    preview = fit(vq, torch.from_numpy(np.stack(list(square.values()))).long(), cell_pixels=8)
-    export(model, tmp_path / "vqvae", preview, tmp_path / "checkpoint")
+    preview = fit(vq, torch.from_numpy(np.stack([g for g in codes.values() if g.shape == (16, 16)])).long(), cell_pixels=8)
+    for _ in range(2):  # the second takes the place of the first
+        export(model, tmp_path / "vqvae", preview, tmp_path / "checkpoint")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint", "vqvae"]
     pipeline = dimoo.load(tmp_path / "checkpoint", "cpu", torch.float32)
     assert pipeline.defaults.name == "Toytown"
-    ids, cells, codes, _ = next(batches(vocab, constant, 2, seed=3))
+    examples = next(batches)
     with torch.inference_mode():
-        masked = mask_cells(*codes.shape, generator)
-        first, second = (loss_of(m, ids, cells, codes, masked).mean().item() for m in (model, pipeline.model))
+        masked = [mask_cells(example, generator) for example in examples]
+        first, second = (loss_of(m, examples, masked).mean().item() for m in (model, pipeline.model))
     assert first == pytest.approx(second, abs=0.02)  # weights went through float16
     *_, frame = pipeline.run(dimoo.Generate("a red ball", seed=0, steps=2))
     assert frame.image.size == (256, 256)
 
 
-def test_only_masked_cells_count(config, vocab, grids):
+def test_only_masked_cells_count(config, vocab, teacher):
     model = new_model(config, grid_codebook(3), seed=0)
-    ids, cells, codes, _ = next(batches(vocab, grids, 2, seed=0))
-    masked = torch.zeros_like(codes, dtype=torch.bool)
-    masked[0, 3] = masked[1, 0] = masked[1, 5] = True
-    before = ids.clone()
+    examples = next(teacher.batches(620, 0, {"generate": 1.0}))[:2]
+    masked = [torch.zeros(len(example.cells), dtype=torch.bool) for example in examples]
+    masked[0][3] = masked[-1][0] = masked[-1][5] = True
+    before = examples[0].ids.clone()
     with torch.inference_mode():
-        loss = loss_of(model, ids, cells, codes, masked)
-    assert torch.equal(ids, before) and loss.shape == (3,)
+        loss = loss_of(model, examples, masked)
+    assert torch.equal(examples[0].ids, before)
     # with zero output projections a masked cell's logits depend on its own embedding, the mask's, alone
     hidden = model.model["transformer"]["ln_f"](model.model["transformer"]["wte"](torch.tensor(vocab.ids.mask)))
     logits = model.model["transformer"]["ff_out"](hidden)
-    target = torch.stack([codes[0, 3], codes[1, 0], codes[1, 5]]) + config.image_offset
+    target = torch.cat([example.targets[mask] for example, mask in zip(examples, masked, strict=True)])
     torch.testing.assert_close(loss, torch.logsumexp(logits, 0) - logits[target], atol=1e-4, rtol=1e-4)
+
+
+def test_convolutions_are_changed_through_their_matrices(vq):
+    model = copy.deepcopy(vq).to(memory_format=torch.channels_last).train()
+    optimizer = Optimizer(model, 0.01)
+    weight = model.decoder.mid_block.resnets[0].conv1.weight
+    before, ends = weight.detach().clone(), model.decoder.conv_out.weight.detach().clone()
+    loss = model.reconstruct(model.latents(torch.rand(2, 3, 32, 32))).square().mean()
+    optimizer.step(loss, 0.5)
+    assert not torch.equal(weight, before) and not torch.equal(model.decoder.conv_out.weight, ends)
+    assert all(w.data_ptr() == m.data_ptr() for w, m in optimizer.pairs)
+
+
+def test_a_log_that_was_cut_off_is_read(tmp_path):
+    assert run_module.read_log(tmp_path) == []
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert run_module.read_log(tmp_path) == [{"step": 1, "loss": 2.0}]
+    run_module.curve(tmp_path)
+    assert (tmp_path / "curve.png").exists()

@@ -21,7 +21,8 @@ _INSTRUCTIONS = (
     "pose poses estimation openpose according image images view back front left right side based provided reference "
     "object objects same like no not nothing none both each other another next beside between near behind above below "
     "what which who where how many much is are there was does do can you describe name list count color colors kind kinds "
-    "answer the question using a single word or phrase yes no shows directly without explanation please empty")
+    "answer the question using a single word or phrase yes no shows directly without explanation please empty "
+    "away see middle have for get rid give wear see tell say whole sky ground left-hand top bottom corner")
 _PUNCTUATION = ". , ? ! ' \" - : ; ( ) /"
 
 
