@@ -17,6 +17,10 @@ from dimoo.errors import DimooError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("dimoo.cli", "make pictures from a text"),
+    "edit": ("dimoo.cli", "make a picture from a picture"),
+    "inpaint": ("dimoo.cli", "draw part of a picture anew"),
+    "extrapolate": ("dimoo.cli", "continue a picture beyond its sides"),
+    "chat": ("dimoo.cli", "ask about pictures"),
     "train": ("dimoo.train.command", "train the image tokenizer or the transformer on Toytown"),
     "evaluate": ("dimoo.evals.command", "score a checkpoint on held-out prompts or scenes"),
     "bench": ("dimoo.evals.bench", "measure the speed of a checkpoint on this machine"),
@@ -47,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             prog=f"dimoo {command}", description=what[0].upper() + what[1:] + "."
         )
         module.arguments(parser, command)
-        return module.main(parser.parse_args(argv[1:])) or 0
+        return module.main(parser.parse_intermixed_args(argv[1:])) or 0
     except DimooError as error:
         print(f"dimoo: {error}", file=sys.stderr)
         return 2

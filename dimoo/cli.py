@@ -1,38 +1,73 @@
-"""The commands that make pictures: options read off the requests, a progress bar, files with settings."""
+"""The commands that make pictures and answer questions: options read off the requests, progress, files with settings."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from dimoo.errors import DimooError
-from dimoo.frames import Frame
-from dimoo.knobs import knobs
-from dimoo.tasks import REQUESTS, Request
+from dimoo.frames import Answer, Frame
+from dimoo.knobs import Choice, Flag, Knob, Mask, Picture, Pictures, Real, Text, Whole, knobs
+from dimoo.tasks import REQUESTS, Chat, Extrapolate, Generate, Request
 
-OPTIONS = {"steps": int, "guidance": float, "temperature": float, "seed": int}
+if TYPE_CHECKING:
+    from dimoo.pipeline import Pipeline
+
+SHORT = {"count": ("-n",)}
+ELSEWHERE = {"width", "height"}  # given as --size
 
 
 def arguments(parser: argparse.ArgumentParser, command: str) -> None:
     kind = REQUESTS[command]
-    help_of = {
-        name: f"{k.help} ({k.low:g} to {k.high:.0f})".replace("%", "%%") for name, k in knobs(kind).items()
-    }
-    parser.set_defaults(kind=kind)
-    parser.add_argument("prompt", help=knobs(kind)["prompt"].help)
-    parser.add_argument(
-        "-o", "--output", default=".", metavar="PATH", help="PNG file, or a folder for named files"
-    )
-    parser.add_argument("-n", "--count", type=int, default=1, metavar="N", help=help_of["count"])
-    parser.add_argument("--size", type=size, metavar="WxH", help="pixels, multiples of 16, such as 256x256")
-    for name, kind_of in OPTIONS.items():
-        parser.add_argument(f"--{name}", type=kind_of, metavar="N", help=help_of[name])
+    parser.set_defaults(request_kind=kind)
+    limits = knobs(kind)
+    for name in sorted(limits, key=lambda name: not positional(limits[name])):  # files first, as one writes them
+        if name not in ELSEWHERE:
+            add_knob(parser, name, limits[name], kind)
+    if kind is Generate:
+        parser.add_argument("--size", type=size, metavar="WxH", help="pixels, multiples of 16, such as 256x256")
+    if kind is Extrapolate:
+        parser.add_argument("--aspect", type=aspect, metavar="W:H", help="grow until this aspect is reached, such as 16:9")
+        parser.add_argument(
+            "--align", choices=("start", "center", "end"), default="center",
+            help="with --aspect, where the picture comes to lie: start is left or top",
+        )  # fmt: skip
+    if kind is not Chat:
+        parser.add_argument("-o", "--output", default=".", metavar="PATH", help="PNG file, or a folder for named files")
     parser.add_argument("--checkpoint", metavar="NAME", help="folder or hub id (default: the built-in one)")
     parser.add_argument("--device", help="cpu or cuda (default: what there is)")
-    parser.add_argument("--json", metavar="FILE", help="also write files and settings as JSON")
+    parser.add_argument("--json", metavar="FILE", help="also write the settings as JSON")
+
+
+def positional(limits: Knob) -> bool:
+    return isinstance(limits, Mask | Pictures) or isinstance(limits, Picture) and not limits.optional
+
+
+def add_knob(parser: argparse.ArgumentParser, name: str, limits: Knob, kind: type[Request]) -> None:
+    """The option, or the argument, for one field of a request; it is left out of the result when not given."""
+    bounds = f" ({limits.low:g} to {limits.high:.0f})" if isinstance(limits, Real | Whole) else ""
+    shared: dict[str, Any] = {"help": (limits.help + bounds).replace("%", "%%"), "default": argparse.SUPPRESS}
+    flags = *SHORT.get(name, ()), f"--{name.replace('_', '-')}"
+    if isinstance(limits, Pictures):
+        parser.add_argument(name, nargs="*", metavar="IMAGE", help=shared["help"])
+    elif positional(limits):
+        parser.add_argument(name, metavar=name.upper(), help=shared["help"])
+    elif isinstance(limits, Text) and kind is Chat:
+        parser.add_argument("-q", "--question", dest=name, required=True, metavar="TEXT", **shared)
+    elif isinstance(limits, Text):
+        parser.add_argument(name, nargs=None if limits.low else "?", metavar=name.upper(), **shared)
+    elif isinstance(limits, Flag):
+        parser.add_argument(*flags, action=argparse.BooleanOptionalAction, **shared)
+    elif isinstance(limits, Choice):
+        parser.add_argument(*flags, choices=list(limits.options), **shared)
+    elif isinstance(limits, Picture):
+        parser.add_argument(*flags, metavar="IMAGE", **shared)
+    else:
+        parser.add_argument(*flags, type=int if isinstance(limits, Whole) else float, metavar="N", **shared)
 
 
 def size(text: str) -> tuple[int, int]:
@@ -46,26 +81,67 @@ def size(text: str) -> tuple[int, int]:
         ) from None
 
 
-def main(options: argparse.Namespace) -> int:
-    request = request_of(options)
-    places = [output_path(options.output, index, request.count) for index in range(request.count)]
-    from dimoo.checkpoint import BUILT_IN, load  # a wrong option should not wait for torch
+def aspect(text: str) -> float:
+    """16:9 -> 1.78: width over height."""
+    try:
+        width, _, height = text.partition(":")
+        ratio = float(width) / float(height or 1)
+        if not 0 < ratio < float("inf"):
+            raise ValueError
+        return ratio
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text} is not an aspect: write width:height, such as 16:9") from None
 
-    pipeline = load(options.checkpoint or BUILT_IN, options.device)
-    for note in pipeline.notes(request):
-        print(f"dimoo: {note}", file=sys.stderr)
-    written = write_pictures(pipeline.run(request), places)
+
+def main(options: argparse.Namespace) -> int:
+    pipeline = None
+    if getattr(options, "aspect", None):  # how much to add depends on the size that the checkpoint works with
+        pipeline = loaded(options)
+        grow_to_aspect(options, pipeline)
+    request = request_of(options)
+    if isinstance(request, Chat):
+        pipeline = pipeline or loaded(options)
+        report: dict[str, Any] = {"answers": [tell(follow(pipeline, request))]}
+    else:
+        places = [output_path(options.output, index, request.count) for index in range(request.count)]
+        pipeline = pipeline or loaded(options)
+        report = {"images": write_pictures(follow(pipeline, request), places)}
     if options.json:
         from dimoo.metadata import save_json
 
-        save_json({"images": written}, options.json)
+        save_json(report, options.json)
     return 0
 
 
+def loaded(options: argparse.Namespace) -> Pipeline:
+    from dimoo.checkpoint import load  # a wrong option should not wait for torch
+
+    return load(options.checkpoint, options.device)
+
+
+def follow(pipeline: Pipeline, request: Request) -> Iterator[Frame | Answer]:
+    """The run of a request, after what is to be said about its words."""
+    for note in pipeline.notes(request):
+        print(f"dimoo: {note}", file=sys.stderr)
+    yield from pipeline.run(request)
+
+
 def request_of(options: argparse.Namespace) -> Request:
-    width, height = options.size or (None, None)
-    values = {name: getattr(options, name) for name in OPTIONS}
-    return options.kind(prompt=options.prompt, width=width, height=height, count=options.count, **values)
+    values = {name: getattr(options, name) for name in knobs(options.request_kind) if hasattr(options, name)}
+    if getattr(options, "size", None):
+        values["width"], values["height"] = options.size
+    return options.request_kind(**values)
+
+
+def grow_to_aspect(options: argparse.Namespace, pipeline: Pipeline) -> None:
+    """Puts the sides that --aspect asks for among the options. Raises DimooError if some are given as well."""
+    from dimoo.images import sides_for_aspect, upright, working
+
+    if any(hasattr(options, side) for side in Extrapolate.SIDES):
+        raise DimooError("Give either --aspect or the sides on which to grow, not both.")
+    picture = working(upright(options.image), pipeline.defaults, pipeline.vq.cell)
+    for side, pixels in sides_for_aspect(picture.size, options.aspect, options.align, pipeline.vq.cell).items():
+        setattr(options, side, pixels)
 
 
 def output_path(output: str, index: int, count: int) -> Path:
@@ -84,40 +160,58 @@ def write_pictures(frames: Iterator[Frame], places: list[Path]) -> list[dict[str
     """Follows a run and writes each picture as soon as it is done; returns files and settings."""
     from dimoo.metadata import file_name, save_png
 
-    bar = ProgressBar(sys.stderr)
+    line = Line(sys.stderr)
     written = []
     for frame in frames:
-        bar.show(frame)
+        line.show(progress(frame))
         if frame.image is not None:
             place = places[frame.index]
             path = place if place.suffix.lower() == ".png" else place / file_name(frame.settings)
             save_png(frame.image, frame.settings, path)
             written.append({"file": str(path), **frame.settings})
-            bar.finish(f"{path}  seed {frame.seed}, {frame.settings['seconds']:.1f} s")
+            line.finish(f"{path}  seed {frame.seed}, {frame.settings['seconds']:.1f} s")
     return written
 
 
-class ProgressBar:
-    """One line that is drawn over while a terminal is looking; elsewhere only the finished lines appear."""
+def tell(answers: Iterator[Answer]) -> dict[str, Any]:
+    """Follows an answer, word by word where a terminal is looking, and prints it; returns its settings."""
+    line = Line(sys.stderr)
+    for answer in answers:
+        line.show("".join("▁" if probability is None else text for text, probability in answer.pieces).strip())
+    line.clear()
+    print(answer.text)
+    return answer.settings
 
-    width = 28
+
+def progress(frame: Frame, width: int = 28) -> str:
+    """A bar of some characters, and how far a picture is."""
+    filled = width * frame.step // max(1, frame.steps)
+    left = "" if frame.seconds_left is None else f", {frame.seconds_left:.1f} s left"
+    which = f"picture {frame.index + 1} of {frame.count}  " if frame.count > 1 else ""
+    bar = "█" * filled + "░" * (width - filled)
+    return f"{which}{bar} step {frame.step} of {frame.steps}, {frame.seconds:.1f} s{left}"
+
+
+class Line:
+    """One line that is drawn over while a terminal is looking; elsewhere only finished lines appear."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
-    def show(self, frame: Frame) -> None:
+    def show(self, text: str) -> None:
+        """Shows the text, or as much of its end as fits."""
         if self.stream.isatty():
-            self.stream.write("\r" + self.line(frame) + "\x1b[K")
-            self.stream.flush()
+            room = max(20, shutil.get_terminal_size().columns - 1)
+            self._write("\r" + (text if len(text) <= room else "…" + text[1 - room :]) + "\x1b[K")
+
+    def clear(self) -> None:
+        if self.stream.isatty():
+            self._write("\r\x1b[K")
 
     def finish(self, text: str) -> None:
-        start, end = ("\r", "\x1b[K\n") if self.stream.isatty() else ("", "\n")
-        self.stream.write(start + text + end)
-        self.stream.flush()
+        self.clear()
+        self._write(text + "\n")
 
-    def line(self, frame: Frame) -> str:
-        filled = self.width * frame.step // frame.steps
-        left = "" if frame.seconds_left is None else f", {frame.seconds_left:.1f} s left"
-        which = f"picture {frame.index + 1} of {frame.count}  " if frame.count > 1 else ""
-        bar = "█" * filled + "░" * (self.width - filled)
-        return f"{which}{bar} step {frame.step} of {frame.steps}, {frame.seconds:.1f} s{left}"
+    def _write(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()

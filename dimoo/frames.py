@@ -56,8 +56,9 @@ class Answer:
     """The state of an answer after one step of at most `steps`.
 
     pieces: the answer in order, (text, probability): probability is None for a token that is still masked,
-    whose text is then empty. Masked tokens after the current block are left out. text: what is decided,
-    masked tokens left out. settings are set on the last one only.
+    whose text is then empty. Masked tokens after the current block are left out, and so is everything after
+    the first end. text: what is decided, masked tokens left out. done: nothing follows; only then there are
+    settings. stopped tells that it was cut short.
     """
 
     step: int

@@ -21,6 +21,12 @@ SUBJECT = "Generate an image according to the text prompt and the given object i
 PREDICT = "Perform dense prediction on the given images."
 STYLE = "Transform the current image into the style of the provided image."
 VIEW = "Generate a view-image based on the given image."
+PREDICT_MAP = "Generate a {map} according to the image."
+PREDICTED_MAPS = {
+    "canny": "canny edge map", "hed": "hed edge map", "depth": "depth map", "openpose": "pose estimation map",
+}  # fmt: skip
+VIEW_FROM = "Generate the {direction} view based on the provided front view."
+SHORT_ANSWER = "Answer the question using a single word or phrase."
 UNDERSTAND = (
     "You are a multimodal model that can process both text and images. Answer the following question based "
     "on the provided images. Analyze each image and combine relevant details to answer."
@@ -132,7 +138,7 @@ def cut_answer(vocab: Vocabulary, ids: torch.Tensor) -> list[int]:
     """Ids of an answer up to its first end; cut by id, because special tokens vanish when decoded to text."""
     answer = []
     for token in ids.tolist():
-        if token in (vocab.ids.answer_end, vocab.ids.end_of_text):
+        if token in vocab.answer_ends:
             break
         answer.append(token)
     return answer

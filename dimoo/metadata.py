@@ -29,7 +29,7 @@ def png_text(settings: Mapping[str, Any]) -> PngImagePlugin.PngInfo:
 def describe(settings: Mapping[str, Any]) -> str:
     """The settings as one readable line: the prompt, then name and value pairs."""
     rest = ", ".join(f"{name}: {value}" for name, value in settings.items() if name != "prompt")
-    return f"{settings.get('prompt', '')} ({rest})"
+    return f"{settings.get('prompt', '')} ({rest})".strip()
 
 
 def save_png(image: Image.Image, settings: Mapping[str, Any], path: str | Path) -> Path:
@@ -107,7 +107,18 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def file_name(settings: Mapping[str, Any]) -> str:
-    """A name that says what is in the file: a-red-ball-on-the-beach_seed-7.png; portable and short."""
-    words = re.sub(r"[^a-z0-9]+", "-", str(settings.get("prompt", "")).lower())[:60].strip("-")
+    """A name that says what is in the file: a-red-ball-on-the-beach_seed-7.png; portable and short.
+
+    Without a prompt it says what was done: edit-predict-depth_seed-7.png.
+    """
+    words = _words(settings.get("prompt", ""))
+    if not words:
+        choice = {"predict": "map", "view": "direction"}.get(settings.get("kind"))
+        done = [settings.get(name) for name in ("task", "kind", choice)]
+        words = _words(" ".join(str(word) for word in done if word)) or "picture"
     stopped = "_stopped" if settings.get("stopped") else ""
-    return f"{words or settings.get('task', 'picture')}_seed-{settings.get('seed', 0)}{stopped}.png"
+    return f"{words}_seed-{settings.get('seed', 0)}{stopped}.png"
+
+
+def _words(text: object) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", str(text).lower())[:60].strip("-")

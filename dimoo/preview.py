@@ -56,16 +56,21 @@ class Preview:
         return Preview(self.features.to(device), self.weight.to(device), self.bias.to(device))
 
     @torch.inference_mode()
-    def draw(self, tokens: torch.Tensor, probabilities: torch.Tensor | None = None) -> np.ndarray:
+    def draw(
+        self, tokens: torch.Tensor, probabilities: torch.Tensor | None = None, where: torch.Tensor | None = None
+    ) -> np.ndarray:
         """(h p, w p, 3) uint8 picture of a grid.
 
-        tokens: (h, w) long codes, -1 where masked. probabilities: (masked cells, codes) of what may come
-        there, in row-major order; without them masked cells get the mean colour.
+        tokens: (h, w) long codes, -1 where masked. probabilities: (m, codes) of what may come in the masked
+        cells numbered `where` (m,), row by row (None: in all of them); other masked cells get the mean colour.
         """
         tokens = tokens.to(self.features.device)
         cells = self.features[tokens.clamp(min=0)]
         masked = tokens < 0
-        cells[masked] = 0 if probabilities is None else probabilities.to(self.features) @ self.features
+        cells[masked] = 0
+        if probabilities is not None:
+            places = masked.flatten() if where is None else where.to(self.features.device)
+            cells.flatten(0, 1)[places] = probabilities.to(self.features) @ self.features
         pixels = neighbourhoods(cells[None]) @ self.weight + self.bias
         return to_bytes(unfold_cells(pixels, *tokens.shape))
 

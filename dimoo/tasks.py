@@ -192,8 +192,9 @@ def request_from(settings: Mapping[str, Any], **pictures: Any) -> Request:
     kind = REQUESTS.get(str(settings.get("task")))
     if kind is None or "prompt" not in settings:
         raise DimooError("These settings are not of a picture that can be made again here.")
+    absent = {n: None for n, k in knobs(kind).items() if isinstance(k, Picture | Pictures | Mask)}  # they say so themselves
     values = {f.name: settings[f.name] for f in fields(kind) if f.name in settings}
-    return kind(**values | pictures)
+    return kind(**absent | values | pictures)
 
 
 def checked(kind: type[Request], settings: Mapping[str, Any]) -> dict[str, Any]:

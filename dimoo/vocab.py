@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ from dimoo.errors import DimooError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+# How a tokenizer of whole words is written out: no space before the first of these, nor after the second.
+CLOSING, OPENING = frozenset(".,;:?!)]'-/"), frozenset("(['-/")
+LONGEST_CHARACTER = 4  # bytes, and so tokens, that a character may be spread over
 
 
 @dataclass(frozen=True)
@@ -96,10 +101,20 @@ class Vocabulary:
         return slice(0, self.image_offset)
 
     @property
+    def answer_ends(self) -> tuple[int, ...]:
+        """Ids that end a text answer."""
+        return self.ids.answer_end, self.ids.end_of_text
+
+    @cached_property
     def never_in_answers(self) -> tuple[int, ...]:
-        """Special ids that must not appear in a text answer: all but those that end or fill it."""
-        ends = (self.ids.answer_end, self.ids.pad, self.ids.end_of_text)
-        return tuple(i for i in astuple(self.ids) if i not in ends)
+        """Ids that must not appear in a text answer: the unknown word, ids that are no token, and special ones.
+
+        Of the special ones those that end an answer, or fill it, are allowed.
+        """
+        added = [i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special and i < self.image_offset]
+        unknown = [] if self.tokenizer.unk_token_id is None else [self.tokenizer.unk_token_id]
+        never = {*astuple(self.ids), *added, *unknown, *range(len(self.tokenizer), self.image_offset)}
+        return tuple(sorted(never - {*self.answer_ends, self.ids.pad}))
 
     def encode(self, text: str) -> list[int]:
         """Ids of a user's text. Special tokens written in the text are read as plain characters."""
@@ -107,9 +122,38 @@ class Vocabulary:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; special tokens and image codes leave no trace."""
-        special = set(astuple(self.ids))
-        text = [int(i) for i in ids if i < self.image_offset and int(i) not in special]
-        return self.tokenizer.decode(text, skip_special_tokens=True).strip()
+        return "".join(self.pieces(ids)).strip()
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each id adds to the text of all; "" for special tokens, image codes and parts of a character.
+
+        A character that is spread over several ids comes with the last of them.
+        """
+        special = {*astuple(self.ids), *self.never_in_answers}
+        plain = [place for place, i in enumerate(ids) if i < self.image_offset and int(i) not in special]
+        text = [int(ids[place]) for place in plain]
+        spell = self._spell_words if self.tokenizer.backend_tokenizer.decoder is None else self._spell_bytes
+        texts = dict(zip(plain, spell(text), strict=True))
+        return [texts.get(place, "") for place in range(len(ids))]
+
+    def _spell_words(self, ids: list[int]) -> list[str]:
+        """A tokenizer without a decoder has whole words, and nothing says where spaces go."""
+        words, before = [], ""
+        for word in self.tokenizer.convert_ids_to_tokens(ids):
+            space = before and word not in CLOSING and before not in OPENING
+            words.append(" " + word if space else word)
+            before = word
+        return words
+
+    def _spell_bytes(self, ids: list[int]) -> list[str]:
+        texts, group = [], []
+        for i in ids:
+            group.append(i)
+            text = self.tokenizer.decode(group, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            whole = not text.endswith("\N{REPLACEMENT CHARACTER}") or len(group) == LONGEST_CHARACTER
+            texts.append(text if whole else "")
+            group = [] if whole else group
+        return texts
 
     def unknown_words(self, text: str) -> list[str]:
         """Words of the text that the tokenizer cannot tell apart, each once; digits and punctuation aside."""
@@ -124,6 +168,14 @@ class Vocabulary:
                     words.append(piece[start:end])
         return list(dict.fromkeys(words))
 
+    def known_words(self, text: str) -> str:
+        """The text without the words that would all become the same unknown token, which says nothing."""
+        unknown = self.unknown_words(text)
+        if not unknown:
+            return text
+        pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, unknown))})(?!\w)"
+        return " ".join(re.sub(pattern, " ", text).split())
+
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -136,10 +188,18 @@ class Vocabulary:
 def resolve_special_ids(tokenizer: PreTrainedTokenizerFast, config: LLaDAConfig) -> SpecialIds:
     """Looks the special tokens up by name; in the published vocabulary the published ids hold.
 
-    Raises DimooError when a token is missing or has another id than the published one.
+    Raises DimooError when a token is missing, has another id than the published one, or when the table is not as wide as the
+    published tokenizer wants: image codes are counted from its end, so all of them would be off.
     """
-    published = (config.table_size, config.codebook_size) == (PUBLISHED_TABLE_SIZE, PUBLISHED_CODEBOOK_SIZE)
+    sizes = config.table_size, config.codebook_size
+    published = sizes == (PUBLISHED_TABLE_SIZE, PUBLISHED_CODEBOOK_SIZE)
     known = tokenizer.get_vocab()
+    mask = SPECIAL_TOKENS["mask"]
+    if not published and known.get(mask.text) == mask.published_id:
+        raise DimooError(
+            f"config.json says that the vocabulary has {sizes[0]} ids, {sizes[1]} of them image codes, but with this "
+            f"tokenizer it must have {PUBLISHED_TABLE_SIZE}, {PUBLISHED_CODEBOOK_SIZE} of them image codes."
+        )
     ids = {}
     for name, token in SPECIAL_TOKENS.items():
         found = known.get(token.text)

@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 import dimoo.__main__ as program
-from dimoo.cli import ProgressBar, output_path, size
+from dimoo import checkpoint as loader
+from dimoo.cli import Line, aspect, output_path, progress, size, tell
 from dimoo.errors import DimooError
-from dimoo.frames import Frame
+from dimoo.frames import Answer, Frame
 from dimoo.metadata import read_settings
 
 COMMAND = [sys.executable, "-m", "dimoo"]
@@ -71,6 +74,96 @@ def test_a_folder_gets_files_with_speaking_names(run, tmp_path):
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a-red-ball_seed-5.png"]
 
 
+@pytest.fixture
+def files(tmp_path):
+    """A picture and a mask as files, and the program run on them by their task's name."""
+    Image.new("RGB", (128, 64), "red").save(tmp_path / "in.png")
+    mask = Image.new("L", (128, 64), 0)
+    mask.paste(255, (0, 0, 40, 64))
+    mask.save(tmp_path / "mask.png")
+    return tmp_path
+
+
+@pytest.fixture
+def do(checkpoint, files, monkeypatch):
+    monkeypatch.chdir(files)
+
+    def do(*words: str) -> int:
+        return program.main([*words, "--checkpoint", str(checkpoint), "--device", "cpu"])
+
+    return do
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["edit", "in.png", "a red ball"], {"kind": "instruct", "prompt": "a red ball"}),
+        (["edit", "in.png", "--kind", "control", "--map", "depth", "a cone"], {"map": "depth", "prompt": "a cone"}),
+        (["edit", "--kind", "predict", "--map", "hed", "in.png", "--guidance-image", "1"], {"map": "hed", "guidance_image": 1.0}),
+        (["edit", "in.png", "--kind", "style", "--reference", "mask.png"], {"kind": "style"}),
+        (["edit", "in.png", "--kind", "view", "--direction", "back", "--cache"], {"direction": "back", "cache": True}),
+        (["inpaint", "in.png", "mask.png", "a red ball", "--grow", "9"], {"prompt": "a red ball", "grow": 9, "width": 128}),
+        (["inpaint", "in.png", "mask.png", "--invert", "--feather", "0"], {"prompt": "", "invert": True, "feather": 0}),
+        (["extrapolate", "in.png", "a ball", "--left", "64"], {"left": 64, "width": 192, "height": 64}),
+        (["extrapolate", "in.png", "--aspect", "1:1", "--align", "end"], {"top": 64, "bottom": 0, "width": 128, "height": 128}),
+    ],
+)  # fmt: skip
+def test_every_task_that_makes_a_picture(do, files, words, wanted):
+    assert do(*words, "-o", "out.png", "--steps", "1", "--seed", "4", "--json", "out.json") == 0
+    written = read_settings(files / "out.png")
+    assert written["task"] == words[0] and written["seed"] == 4
+    assert {name: written[name] for name in wanted} == wanted
+    (entry,) = json.loads((files / "out.json").read_text())["images"]
+    assert entry == written | {"file": "out.png"}
+    with Image.open(files / "out.png") as image:
+        assert image.size == (written["width"], written["height"])
+
+
+def test_questions_and_answers(do, files, capsys):
+    assert do("chat", "in.png", "-q", "is the ball a dragon?", "mask.png", "--short", "--no-cache", "--json", "a.json") == 0
+    out, err = capsys.readouterr()
+    (settings,) = json.loads((files / "a.json").read_text())["answers"]
+    assert out == settings["answer"] + "\n"
+    assert (settings["short"], settings["cache"], settings["prompt"]) == (True, False, "is the ball a dragon?")
+    assert "Testville does not know: dragon." in err
+    assert do("chat", "--question", "is it red?", "--length", "4", "--block", "4") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["edit", "none.png", "a ball"], "dimoo: There is no file none.png."),
+        (["edit", "half.png", "a ball"], "dimoo: half.png cannot be read as a picture"),
+        (["edit", "in.png"], "dimoo: Instruction is empty"),
+        (["edit", "in.png", "--kind", "style"], "dimoo: Style picture is missing"),
+        (["inpaint", "in.png", "none.png"], "dimoo: There is no file none.png."),
+        (["inpaint", "in.png", "square.png"], "dimoo: The mask (64 × 64) does not fit the picture (128 × 64)"),
+        (["inpaint", "in.png", "black.png"], "dimoo: The mask is empty"),
+        (["extrapolate", "in.png"], "dimoo: Nothing to add"),
+        (["extrapolate", "in.png", "--left", "64", "--aspect", "2"], "dimoo: Give either --aspect or the sides"),
+        (["extrapolate", "in.png", "--left", "1024", "--bottom", "1024", "--top", "1024"], "dimoo: 1152 × 2112 is too large"),
+        (["chat", "none.png", "-q", "is it red?"], "dimoo: There is no file none.png."),
+        (["chat", "in.png", "-q", ""], "dimoo: Question is empty"),
+    ],
+)
+def test_mistakes_with_pictures_end_in_a_sentence(checkpoint, files, monkeypatch, capsys, words, sentence):
+    load = loader.load
+
+    def small(*places):
+        pipeline = load(*places)
+        return replace(pipeline, defaults=replace(pipeline.defaults, max_area=512 * 512))
+
+    monkeypatch.setattr(loader, "load", small)
+    monkeypatch.chdir(files)
+    (files / "half.png").write_bytes((files / "in.png").read_bytes()[:90])
+    Image.new("L", (64, 64), 255).save(files / "square.png")
+    Image.new("L", (128, 64), 0).save(files / "black.png")
+    before = sorted(files.iterdir())
+    assert program.main([*words, "--checkpoint", str(checkpoint)]) == 2
+    assert sentence in capsys.readouterr().err
+    assert sorted(files.iterdir()) == before
+
+
 def test_unknown_words_are_noted(run, tmp_path, capsys):
     assert run("a red dragon ball", "-o", str(tmp_path / "a.png"), "--size", "64x64", "--steps", "1") == 0
     assert "Testville does not know: dragon." in capsys.readouterr().err
@@ -105,7 +198,12 @@ def test_a_missing_checkpoint_ends_in_a_sentence(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "argv", [["dance"], ["generate"], ["generate", "a", "--size", "big"], ["generate", "a", "-n", "x"]]
+    "argv",
+    [
+        ["dance"], ["generate"], ["generate", "a", "--size", "big"], ["generate", "a", "-n", "x"], ["edit"],
+        ["edit", "a.png", "a", "--kind", "paint"], ["inpaint", "a.png"], ["chat", "a.png"],
+        ["extrapolate", "a.png", "--aspect", "wide"], ["extrapolate", "a.png", "--aspect", "16:0"],
+    ],
 )
 def test_wrong_usage_is_explained(argv, capsys):
     with pytest.raises(SystemExit) as exit:
@@ -141,6 +239,7 @@ def test_commands_are_imported_when_asked_for(monkeypatch, capsys):
 
 def test_sizes_and_paths(tmp_path):
     assert size("256X384") == size("256×384") == (256, 384)
+    assert aspect("16:9") == 16 / 9 and aspect("1.5") == 1.5
     assert output_path("a.png", 0, 1).name == "a.png"
     assert output_path("x/a.png", 1, 3).name == "a-2.png"
     assert output_path(str(tmp_path), 0, 1) == tmp_path
@@ -153,13 +252,36 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_answers_unfold_on_a_terminal_only(monkeypatch, capsys):
+    steps = [[("", None)] * 3, [("a", 0.5), ("", None), (" ball", 0.9)], [("a", 0.5), (" red", 0.7), (" ball", 0.9)]]
+    answers = [Answer(i, 2, 0.0, None, pieces, "a red ball", i == 2, settings={"answer": 1}) for i, pieces in enumerate(steps)]
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    assert tell(iter(answers)) == {"answer": 1}
+    assert [part.removesuffix("\x1b[K") for part in terminal.getvalue().split("\r")] == [
+        "", "▁▁▁", "a▁ ball", "a red ball", "",
+    ]  # fmt: skip
+    assert capsys.readouterr().out == "a red ball\n"
+    monkeypatch.setattr("sys.stderr", file := io.StringIO())
+    tell(iter(answers))
+    assert file.getvalue() == ""
+
+
+def test_a_long_line_shows_its_end(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    line = Line(Terminal())
+    line.show("word " * 20 + "end")
+    shown = line.stream.getvalue().strip("\r").removesuffix("\x1b[K")
+    assert len(shown) == 29 and shown.startswith("…") and shown.endswith("word end")
+
+
 def test_the_bar_is_drawn_over_on_a_terminal_only():
     frame = Frame(3, 12, 0.5, 1.5, 1, 2, 7, None, None, None, None)
     terminal, file = Terminal(), io.StringIO()
     for stream in (terminal, file):
-        bar = ProgressBar(stream)
-        bar.show(frame)
-        bar.finish("a.png")
+        line = Line(stream)
+        line.show(progress(frame))
+        line.finish("a.png")
     assert "\rpicture 2 of 2  ███████░" in terminal.getvalue()
     assert "step 3 of 12, 0.5 s, 1.5 s left" in terminal.getvalue()
     assert file.getvalue() == "a.png\n"

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from dimoo.errors import DimooError
-from dimoo.metadata import KEY, file_name, read_settings, save_json, save_png
-from dimoo.tasks import Generate, request_from
+from dimoo.metadata import KEY, describe, file_name, read_settings, save_json, save_png
+from dimoo.tasks import Edit, Extrapolate, Generate, Inpaint, request_from
 
 PICTURE = Image.new("RGB", (32, 16), (200, 80, 40))
 SETTINGS = Generate(
@@ -90,6 +90,23 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 )
 def test_file_names_are_portable(prompt, name):
     assert file_name(Generate(prompt, seed=7).settings()) == name
+
+
+@pytest.mark.parametrize(
+    ("request_", "name"),
+    [
+        (Edit(PICTURE, prompt="make it blue", seed=7), "make-it-blue_seed-7.png"),
+        (Edit(PICTURE, "predict", map="depth", seed=7), "edit-predict-depth_seed-7.png"),
+        (Edit(PICTURE, "view", direction="back", seed=7), "edit-view-back_seed-7.png"),
+        (Edit(PICTURE, "style", reference=PICTURE, seed=7), "edit-style_seed-7.png"),
+        (Inpaint(PICTURE, PICTURE, seed=7), "inpaint_seed-7.png"),
+        (Extrapolate(PICTURE, left=16, seed=7), "extrapolate_seed-7.png"),
+    ],
+)
+def test_every_task_has_names_and_a_description(request_, name):
+    settings = request_.settings()
+    assert file_name(settings) == name
+    assert describe(settings).startswith(request_.prompt or "(") and f"task: {request_.task}" in describe(settings)
 
 
 def test_the_name_of_a_stopped_picture_says_so():

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import pickle
+import weakref
 from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from dimoo import passes, plans
 from dimoo.errors import DimooError
-from dimoo.pipeline import Stopwatch
 from dimoo.preview import NEUTRAL
-from dimoo.tasks import Generate, request_from
+from dimoo.tasks import Chat, Edit, Extrapolate, Generate, Inpaint, request_from
+from dimoo.timing import Stopwatch
 
 
 def pixels(frame):
@@ -47,7 +50,7 @@ def test_settings_make_the_same_picture_again(pipeline):
     assert np.array_equal(pixels(first), pixels(again))
     assert {k: v for k, v in first.settings.items() if k != "seconds"} == {
         "task": "generate", "prompt": "a red ball", "width": 256, "height": 256, "steps": 5, "guidance": 4.0,
-        "temperature": 0.5, "seed": first.seed, "count": 1, "model": "Testville", "precision": "float32",
+        "temperature": 0.5, "seed": first.seed, "count": 1, "cache": False, "model": "Testville", "precision": "float32",
         "version": first.settings["version"],
     }  # fmt: skip
 
@@ -122,7 +125,6 @@ def test_unknown_words_are_named_and_left_out(pipeline):
     assert len(note) == 1
     assert note[0].startswith("Testville does not know: Dragon") and "castle" in note[0]
     assert note[0].endswith("It knows: ball, cube, cone; red, green, blue; beach, snow, night.")
-    assert pipeline.known_words("a red Dragon ball") == "a red ball"
     with_dragon = last(pipeline, Generate("a red dragon ball", steps=3, seed=1))
     without = last(pipeline, Generate("a red ball", steps=3, seed=1))
     assert np.array_equal(with_dragon.tokens, without.tokens)
@@ -183,6 +185,140 @@ def test_reservations_grow_with_the_work(pipeline):
     assert pipeline.gpu_seconds(Generate("a", count=4)) > one
     assert pipeline.gpu_seconds(Generate("a", steps=100)) > one
     assert pipeline.gpu_seconds(Generate("a", guidance=0)) < one
+
+
+RNG = np.random.default_rng(0)
+PICTURE = Image.fromarray(RNG.integers(0, 256, (128, 192, 3), np.uint8))
+MASK = Image.new("L", (192, 128), 0)
+MASK.paste(255, (40, 30, 110, 90))
+TASKS = [
+    Generate("a red ball", width=192, height=128, steps=6, seed=1),
+    Edit(PICTURE, prompt="a red ball", steps=6, seed=1),
+    Edit(PICTURE, kind="style", reference=PICTURE, steps=6, seed=1),
+    Inpaint(PICTURE, MASK, "a red ball", steps=6, seed=1),
+    Inpaint(PICTURE, MASK, steps=6, seed=1),
+    Extrapolate(PICTURE, "a red ball", left=64, bottom=32, steps=6, seed=1),
+]
+every_task = pytest.mark.parametrize("request_", TASKS, ids=lambda request: request.task)
+
+
+@pytest.fixture
+def small(pipeline, monkeypatch):
+    """The pipeline with small pictures to edit."""
+    monkeypatch.setattr(pipeline, "defaults", replace(pipeline.defaults, edit_side=128))
+    return pipeline
+
+
+@every_task
+def test_every_task_makes_a_picture(small, request_):
+    frames = list(small.run(request_))
+    end = frames[-1]
+    assert [frame.step for frame in frames] == list(range(7)) and not end.masked.any()
+    assert end.image.size == (16 * end.tokens.shape[1], 16 * end.tokens.shape[0])
+    assert (end.settings["width"], end.settings["height"]) == end.image.size
+    assert end.settings["task"] == request_.task and "image" not in end.settings
+    pictures = {name: getattr(request_, name) for name in ("image", "mask", "reference") if hasattr(request_, name)}
+    if request_.task == "generate":
+        again = request_from(end.settings)
+    else:
+        again = request_from(end.settings, **pictures)
+    assert np.array_equal(pixels(end), pixels(last(small, again)))
+
+
+@every_task
+def test_the_cache_works_for_every_task_and_is_freed(small, monkeypatch, request_):
+    alive = []
+
+    class Watched(passes.KeyValueCache):
+        def __init__(self):
+            super().__init__()
+            alive.append(weakref.ref(self))
+
+    monkeypatch.setattr(passes, "KeyValueCache", Watched)
+    plain, cached = last(small, request_), last(small, replace(request_, cache=True))
+    assert cached.settings["cache"] and not plain.settings["cache"]
+    assert len(alive) == 1 and alive[0]() is None
+    monkeypatch.setattr(plans, "REUSE", passes.PartialCache(refresh_interval=1))
+    assert np.array_equal(last(small, replace(request_, cache=True)).tokens, plain.tokens)
+    frames = small.run(replace(request_, cache=True))
+    list(islice(frames, 3))
+    assert alive[-1]() is not None
+    frames.close()
+    assert alive[-1]() is None
+
+
+def test_inpainting_leaves_codes_and_pixels_outside_alone(pipeline):
+    frames = list(pipeline.run(Inpaint(PICTURE, MASK, "a ball", seed=3, feather=8)))
+    cells = frames[0].masked
+    assert cells[1:6, 2:7].all() and cells.sum() == 25
+    codes = pipeline.encode(PICTURE).numpy()
+    inside = np.kron(cells, np.ones((16, 16), bool))
+    for frame in frames:
+        assert np.array_equal(frame.tokens[~cells], codes[~cells])
+    assert np.array_equal(pixels(frames[-1])[~inside], np.asarray(PICTURE)[~inside])
+    assert not np.array_equal(pixels(frames[-1])[inside], np.asarray(PICTURE)[inside])
+
+
+def test_a_small_mask_takes_no_more_steps_than_it_has_cells(pipeline):
+    mask = Image.new("L", PICTURE.size, 0)
+    mask.paste(255, (70, 70, 90, 90))
+    frames = list(pipeline.run(Inpaint(PICTURE, mask, "a ball", seed=3, steps=64)))
+    assert frames[-1].steps == len(frames) - 1 == frames[0].masked.sum() == 4
+
+
+def test_a_stopped_inpainting_has_the_original_around(pipeline):
+    frames = pipeline.run(Inpaint(PICTURE, MASK, "a ball", feather=0), lambda: next(steps) > 3)
+    steps = iter(range(100))
+    *_, end = frames
+    assert end.stopped and end.masked.any()
+    outside, still = (np.kron(cells, np.ones((16, 16), bool)) for cells in (end.confidence == 1, end.masked))
+    assert np.array_equal(pixels(end)[outside], np.asarray(PICTURE)[outside])
+    assert (pixels(end)[still] == NEUTRAL).all()
+
+
+@pytest.mark.parametrize(
+    ("sides", "windows"), [({"left": 64}, 1), ({"right": 16, "top": 48}, 1), ({"left": 448, "right": 448}, 5)]
+)
+def test_extrapolation_keeps_the_picture_and_shows_the_whole_canvas(pipeline, sides, windows):
+    request = Extrapolate(PICTURE, "a ball", **sides, steps=3, seed=3)
+    frames = list(pipeline.run(request))
+    end = frames[-1]
+    left, top = request.left, request.top
+    assert end.image.size == (192 + left + request.right, 128 + top)
+    assert np.array_equal(pixels(end)[top : top + 128, left : left + 192], PICTURE)
+    assert end.steps == 3 * windows == len(frames) - 1
+    for frame in frames:
+        assert frame.masked.shape == (8 + top // 16, (192 + left + request.right) // 16)
+        assert frame.preview.shape[1] == frame.preview.shape[0] * frame.masked.shape[1] // frame.masked.shape[0]
+    assert frames[0].masked.sum() == frames[0].masked.size - 8 * 12
+
+
+def test_pictures_that_have_settled_can_be_edited_again(pipeline):
+    first = last(pipeline, Generate("a red ball", width=192, height=128, steps=2)).image
+    again = last(pipeline, Inpaint(first, MASK, "a ball", steps=2))
+    outside = ~np.kron(again.confidence < 1, np.ones((16, 16), bool))
+    assert again.image.size == first.size
+    assert np.array_equal(pixels(again)[outside], np.asarray(first)[outside])
+
+
+def test_reservations_for_every_task(pipeline):
+    base = pipeline.gpu_seconds(Generate("a", width=192, height=128))
+    assert pipeline.gpu_seconds(Edit(PICTURE, prompt="a ball")) > base
+    assert pipeline.gpu_seconds(Inpaint(PICTURE, MASK)) < base
+    assert pipeline.gpu_seconds(Extrapolate(PICTURE, left=448, right=448)) > base
+    assert pipeline.gpu_seconds(Chat((PICTURE,), "is it red?")) > 10
+
+
+def test_notes_for_every_task(pipeline):
+    assert pipeline.notes(Inpaint(PICTURE, MASK)) == pipeline.notes(Extrapolate(PICTURE, left=16)) == []
+    assert pipeline.notes(Edit(PICTURE, kind="view")) == []
+    (note,) = pipeline.notes(Edit(PICTURE, prompt="make the dragon red"))
+    assert "does not know: make, dragon." in note
+    with pytest.raises(DimooError, match="knows none of these words: dragon"):
+        next(pipeline.run(Inpaint(PICTURE, MASK, "dragon")))
+    assert "dragon" in pipeline.notes(Chat((PICTURE,), "is it a dragon?"))[0]
+    with pytest.raises(DimooError, match="knows none of these words"):
+        pipeline.notes(Chat((PICTURE,), "dragon?"))
 
 
 def test_the_stopwatch_reckons_over_all_pictures():

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.frames import Frame
-from dimoo.knobs import knobs
-from dimoo.tasks import SEEDS, Generate, request_from
+from dimoo.knobs import Choice, Real, Whole, knobs
+from dimoo.tasks import REQUESTS, SEEDS, Chat, Edit, Extrapolate, Generate, Inpaint, checked, request_from
 
 DEFAULTS = Defaults()
+PICTURE = Image.new("RGB", (64, 48), "red")
+MASK = Image.new("L", (64, 48), 255)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +104,81 @@ def test_settings_of_something_else_are_refused(settings):
         request_from(settings)
 
 
-def test_every_field_explains_itself():
-    for name, knob in knobs(Generate).items():
+@pytest.mark.parametrize("kind", REQUESTS.values())
+def test_every_field_explains_itself(kind):
+    assert {field.name for field in fields(kind)} == set(knobs(kind))
+    for name, knob in knobs(kind).items():
         assert knob.label and knob.help.endswith("."), name
-        assert knob.low < knob.high
+        if isinstance(knob, Real | Whole):
+            assert knob.low < knob.high
+        if isinstance(knob, Choice):
+            assert knob.options and all(knob.options.values())
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: Edit(None, prompt="a"), "Picture is missing: add a picture first"),
+        (lambda: Edit("nowhere.png", prompt="a"), "There is no file nowhere.png"),
+        (lambda: Edit(PICTURE), "Instruction is empty"),
+        (lambda: Edit(PICTURE, "control"), "Instruction is empty"),
+        (lambda: Edit(PICTURE, "paint", "a"), "Kind is one of instruct, control, subject, style, predict, view, not 'paint'"),
+        (lambda: Edit(PICTURE, "style"), "Style picture is missing"),
+        (lambda: Edit(PICTURE, "predict", map="heat"), "Map is one of canny, hed, depth, openpose"),
+        (lambda: Edit(PICTURE, "view", direction="up"), "Direction is one of left, right, back"),
+        (lambda: Edit(PICTURE, prompt="a", cache="yes"), "Max-Logit cache is either on or off"),
+        (lambda: Inpaint(None, MASK), "Picture is missing"),
+        (lambda: Inpaint(PICTURE, None), "Mask is empty: paint over"),
+        (lambda: Inpaint(PICTURE, MASK, grow=200), "Grow must lie between 0 and 128"),
+        (lambda: Inpaint(PICTURE, MASK, invert=1), "Invert is either on or off"),
+        (lambda: Extrapolate(PICTURE), "Nothing to add: choose at least one side"),
+        (lambda: Extrapolate(PICTURE, left=10), "Left must be a multiple of 16"),
+        (lambda: Chat((), ""), "Question is empty"),
+        (lambda: Chat((PICTURE,) * 5, "how many?"), "Pictures: at most 4 at a time, not 5"),
+        (lambda: request_from({"task": "inpaint", "prompt": ""}, image=PICTURE), "Mask is empty"),
+    ],
+)
+def test_what_a_task_cannot_do_without(make, sentence):
+    with pytest.raises(DimooError, match=sentence):
+        make()
+
+
+def test_pictures_and_masks_come_in_their_form():
+    request = Inpaint(PICTURE.convert("RGBA"), PICTURE.convert("LA"))
+    assert (request.image.mode, request.mask.mode) == ("RGB", "L")
+    again = replace(request, seed=1)
+    assert again.image is request.image and again.mask is request.mask  # nothing is done twice
+    assert Chat(None, "how many?").images == ()
+    assert Chat([PICTURE.convert("L")], "how many?").images[0].mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Edit(PICTURE, "style", reference=PICTURE, guidance_image=2, seed=1),
+        Edit(PICTURE, "view", direction="back", cache=True),
+        Inpaint(PICTURE, MASK, "a ball", invert=True, grow=4, feather=0),
+        Extrapolate(PICTURE, left=16, bottom=1024, count=2),
+        Chat((PICTURE,), "how many?", short=True, length=5, cache=False),
+    ],
+)
+def test_settings_of_every_task_lead_back(request_):
+    written = request_.settings()
+    json.dumps(written)
+    pictures = {n: getattr(request_, n) for n in ("image", "images", "mask", "reference") if hasattr(request_, n)}
+    assert not set(pictures) & set(written)
+    assert request_from(written | {"model": "x"}, **pictures) == request_
+    assert checked(type(request_), written) == {n: v for n, v in written.items() if n != "task"}
+
+
+def test_defaults_of_every_task():
+    edit = Edit(PICTURE, prompt="a ball").resolve(DEFAULTS)
+    assert (edit.steps, edit.guidance, edit.guidance_image) == (64, 2.5, 4.0)
+    assert Inpaint(PICTURE, MASK).resolve(DEFAULTS).guidance == 4.0
+    long, short = (Chat((), "how many?", short=short).resolve(DEFAULTS) for short in (False, True))
+    assert (long.length, long.block, long.steps) == (128, 32, 128)
+    assert (short.length, short.block, short.steps) == (16, 16, 16)
+    assert Chat((), "how many?", length=7).resolve(DEFAULTS).length == 7
 
 
 def test_defaults_of_a_demo_section():
@@ -134,7 +210,8 @@ def test_frames_travel_between_processes():
 
 def test_importing_the_package_and_its_requests_leaves_torch_alone():
     code = (
-        "import sys, dimoo; dimoo.Generate('a'); print('torch' in sys.modules, 'transformers' in sys.modules)"
+        "import sys, dimoo; from PIL import Image; dimoo.Edit(Image.new('RGB', (64, 64)), prompt='a');"
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout.split() == ["False", "False"]

@@ -126,7 +126,39 @@ def test_unknown_words(tmp_path):
 def test_answers_may_end_and_be_padded_but_hold_no_other_special_token(vocab):
     allowed = {vocab.ids.answer_end, vocab.ids.pad, vocab.ids.end_of_text}
     everything = {getattr(vocab.ids, name) for name in SPECIAL_TOKENS}
-    assert set(vocab.never_in_answers) == everything - allowed
+    unknown = {vocab.tokenizer.unk_token_id} - {None}
+    assert set(vocab.never_in_answers) == (everything | unknown) - allowed
+    assert set(vocab.answer_ends) < allowed
+
+
+def test_ids_that_are_no_token_are_never_in_answers(tmp_path):
+    vocab = load(words_tokenizer(), tmp_path, vocab_size=words_tokenizer().get_vocab_size() + 16 + 3)
+    assert set(range(len(vocab.tokenizer), vocab.image_offset)) <= set(vocab.never_in_answers)
+    assert len(vocab.tokenizer) + 3 == vocab.image_offset
+
+
+def test_words_are_joined_as_one_writes_them(tmp_path):
+    vocab = load(words_tokenizer(), tmp_path)
+    ids = vocab.encode("a red ball, a house.")
+    assert vocab.pieces(ids) == ["a", " red", " ball", ",", " a", " house", "."]
+    assert vocab.decode([*ids[:2], vocab.ids.pad, *ids[2:]]) == "a red ball, a house."
+    assert vocab.pieces([vocab.ids.answer, ids[0], vocab.ids.mask, vocab.tokenizer.unk_token_id, ids[1]]) == [
+        "", "a", "", "", " red",
+    ]  # fmt: skip
+
+
+@given(text=st.text(alphabet="abc xyz.,ü猫😀\n", max_size=40))
+def test_pieces_of_bytes_add_up_to_the_text(bytes_vocab, text):
+    ids = bytes_vocab.encode(text)
+    pieces = bytes_vocab.pieces(ids)
+    assert len(pieces) == len(ids) and "".join(pieces) == text
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+
+
+def test_known_words(tmp_path):
+    vocab = load(words_tokenizer(), tmp_path)
+    assert vocab.known_words("a red Zebra, a ball") == "a red , a ball"
+    assert vocab.known_words("a red ball") == "a red ball"
 
 
 @pytest.mark.parametrize("name", ["newline", "system", "user_end", "mask"])

@@ -1,0 +1,232 @@
+"""A request with its pictures in codes: what the loops need to run it, and what becomes of the result.
+
+`Planner.draw` makes a Plan of any request for a picture, `Planner.ask` a Talk of a question. How a picture
+becomes codes is handed in, so that the work of a request can be reckoned without the image tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dimoo import images, layout
+from dimoo.defaults import Defaults
+from dimoo.errors import DimooError
+from dimoo.layout import Branch
+from dimoo.passes import PartialCache
+from dimoo.sampler import ImageSampling, TextSampling
+from dimoo.schedule import mask_counts
+from dimoo.tasks import Chat, Draw, Edit, Extrapolate, Generate, Inpaint
+from dimoo.vocab import Vocabulary
+from dimoo.windows import Window, drawn_by, outwards, whole
+
+REUSE = PartialCache()
+LARGEST_CANVAS = 4  # times the largest area that is drawn at once
+
+Encode = Callable[[Image.Image], torch.Tensor]
+Finish = Callable[[Image.Image], Image.Image]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A picture to draw.
+
+    grid: (h, w) long codes, -1 where to draw. branches: the sequences for the codes (h, w) of a window.
+    windows: parts of the grid in the order in which to draw them. finish: turns the decoded grid, in which
+    cells that are still masked are neutral, into the result.
+    """
+
+    grid: torch.Tensor
+    branches: Callable[[torch.Tensor], list[Branch]]
+    sampling: ImageSampling
+    windows: list[Window]
+    finish: Finish = lambda drawn: drawn  # noqa: E731
+
+    def rows(self) -> int:
+        """Rows of sequences that go through the model in the whole run."""
+        total = 0
+        for window, cells in zip(self.windows, drawn_by(self.windows, (self.grid < 0).numpy()), strict=True):
+            used = self.sampling.used_branches(self.branches(self.grid[window.slices]))
+            length = sum(len(branch.ids) for branch in used)
+            left = [cells, *mask_counts(cells, self.sampling.steps)]
+            for step in range(len(left) - 1):
+                reuse = self.sampling.reuse
+                full = reuse is None or reuse.is_full(step, len(left) - 1)
+                # a partial pass computes what is masked, and what no longer is since the pass before
+                total += length if full else len(used) * left[step - 1]
+        return total
+
+    def steps(self) -> int:
+        return sum(min(self.sampling.steps, cells) for cells in drawn_by(self.windows, (self.grid < 0).numpy()))
+
+
+@dataclass(frozen=True)
+class Talk:
+    """An answer to find: the question in full, its sequence, and how to fill it."""
+
+    question: str
+    branch: Branch
+    sampling: TextSampling
+
+    def rows(self) -> int:
+        """Rows of the sequence that go through the model in the whole run."""
+        length = len(self.branch.ids)
+        if not self.sampling.reuse:
+            return length * self.steps()
+        return sum(length + (passes - 1) * cells for cells, passes in self._blocks())
+
+    def steps(self) -> int:
+        return sum(passes for _, passes in self._blocks())
+
+    def _blocks(self) -> list[tuple[int, int]]:
+        """(tokens, passes) of each block, if the answer does not end before."""
+        blocks = self.branch.cells.split(self.sampling.block)
+        share = max(1, self.sampling.steps // len(blocks))
+        return [(len(cells), min(share, len(cells))) for cells in blocks]
+
+
+@dataclass(frozen=True)
+class Planner:
+    """What a plan takes from a checkpoint. encode: a picture with sides in whole cells -> (h, w) long codes."""
+
+    vocab: Vocabulary
+    defaults: Defaults
+    encode: Encode
+    cell: int = 16
+
+    def draw(self, request: Draw) -> Plan:
+        """The plan of a request whose defaults are filled in. Raises DimooError if it cannot be met."""
+        kinds = {Generate: self.generate, Edit: self.edit, Inpaint: self.inpaint, Extrapolate: self.extrapolate}
+        return kinds[type(request)](request)
+
+    def generate(self, request: Generate) -> Plan:
+        if request.width % self.cell or request.height % self.cell:
+            raise DimooError(f"Width and height must be multiples of {self.cell} for this checkpoint.")
+        grid = torch.full((request.height // self.cell, request.width // self.cell), -1)
+        return Plan(grid, self._by_prompt(request.prompt), sampling(request), whole(grid))
+
+    def edit(self, request: Edit) -> Plan:
+        """Pictures are fitted to the sizes that were trained; the result has that of the first."""
+        pictures = [request.image, request.reference] if request.kind == "style" else [request.image]
+        given = [self.encode(images.fit_bucket(picture, self.defaults.edit_side)) for picture in pictures]
+        system, text = edit_texts(request)
+        grid = torch.full_like(given[0], -1)
+        text = self.vocab.known_words(text)
+
+        def branches(codes: torch.Tensor) -> list[Branch]:
+            return layout.image_to_image(self.vocab, system, text, given, *codes.shape, codes)
+
+        return Plan(grid, branches, sampling(request, request.guidance_image), whole(grid))
+
+    def inpaint(self, request: Inpaint) -> Plan:
+        """Cells that the mask touches are drawn anew, the others keep their codes, and their pixels."""
+        original, mask, cells = inpainting(request, self.defaults, self.cell)
+        if not cells.any():
+            raise DimooError("The mask is empty: paint over what should be redrawn.")
+        grid = torch.where(torch.from_numpy(cells), -1, self.encode(original))
+        finish = partial(images.paste_back, original, cells=cells, feather=request.feather, cell=self.cell, mask=mask)
+        return Plan(grid, self._by_prompt(request.prompt), sampling(request), whole(grid), finish)
+
+    def extrapolate(self, request: Extrapolate) -> Plan:
+        """The canvas grows; a large one is drawn in windows, from the picture outwards."""
+        original = images.working(request.image, self.defaults, self.cell)
+        cells, windows = canvas(request, original.size, self.defaults, self.cell)
+        grid = torch.full(cells.shape, -1)
+        grid[torch.from_numpy(~cells)] = self.encode(original).flatten()
+        finish = partial(images.continue_from, original, cells=cells, feather=request.feather, cell=self.cell)
+        return Plan(grid, self._by_prompt(request.prompt), sampling(request), windows, finish)
+
+    def ask(self, request: Chat) -> Talk:
+        """The talk of a question. Raises DimooError without a picture if the checkpoint needs one."""
+        if not request.images and not self.defaults.text_only:
+            raise DimooError(f"{self.defaults.name} answers questions about pictures only: add a picture first.")
+        question = f"{request.prompt} {layout.SHORT_ANSWER}" if request.short else request.prompt
+        given = [self.encode(picture) for picture in chat_pictures(request.images, self.defaults, self.cell)]
+        branch = layout.understanding(self.vocab, self.vocab.known_words(question), given, request.length)
+        return Talk(question, branch, TextSampling(
+            steps=request.steps, block=request.block, reuse=request.cache,
+            never=self.vocab.never_in_answers, ends=self.vocab.answer_ends,
+        ))  # fmt: skip
+
+    def _by_prompt(self, prompt: str) -> Callable[[torch.Tensor], list[Branch]]:
+        """Branches of pictures drawn from a prompt alone; of no prompt, the unconditional one."""
+        words = self.vocab.known_words(prompt)
+
+        def branches(codes: torch.Tensor) -> list[Branch]:
+            both = layout.text_to_image(self.vocab, words, *codes.shape, codes)
+            return both if words else both[1:]
+
+        return branches
+
+
+def sampling(request: Draw, guidance_image: float = 0.0) -> ImageSampling:
+    return ImageSampling(
+        steps=request.steps,
+        guidance=request.guidance,
+        guidance_image=guidance_image,
+        token_temperature=request.temperature,
+        order_temperature=request.temperature,
+        reuse=REUSE if request.cache else None,
+    )
+
+
+def edit_texts(request: Edit) -> tuple[str, str]:
+    """System prompt and user text of a request for a picture from a picture."""
+    fixed = {
+        "style": (layout.STYLE, layout.STYLE),
+        "predict": (layout.PREDICT, layout.PREDICT_MAP.format(map=layout.PREDICTED_MAPS[request.map])),
+        "view": (layout.VIEW, layout.VIEW_FROM.format(direction=request.direction)),
+    }
+    system = {"instruct": layout.EDIT, "control": layout.CONTROL, "subject": layout.SUBJECT}
+    return fixed[request.kind] if request.kind in fixed else (system[request.kind], request.prompt)
+
+
+def inpainting(request: Inpaint, defaults: Defaults, cell: int = 16) -> tuple[Image.Image, Image.Image, np.ndarray]:
+    """The picture at its working size, its mask as it takes effect, and the cells (h, w) bool that are redrawn.
+
+    Raises DimooError if the mask does not fit the picture.
+    """
+    original = images.working(request.image, defaults, cell)
+    mask = images.fit_mask(request.mask, request.image.size, original.size)
+    mask = images.prepare_mask(mask, request.invert, request.grow)
+    return original, mask, images.cells_of(mask, cell)
+
+
+def canvas(
+    request: Extrapolate, size: tuple[int, int], defaults: Defaults, cell: int = 16
+) -> tuple[np.ndarray, list[Window]]:
+    """(h, w) bool, the cells to add to a picture of this working size, and the windows that draw them.
+
+    Raises DimooError if the canvas would be too large.
+    """
+    sides = {side: getattr(request, side) for side in request.SIDES}
+    if any(pixels % cell for pixels in sides.values()):
+        raise DimooError(f"Sides can only grow by multiples of {cell} pixels with this checkpoint.")
+    width, height = size[0] + sides["left"] + sides["right"], size[1] + sides["top"] + sides["bottom"]
+    if width * height > LARGEST_CANVAS * defaults.max_area:
+        side = int((LARGEST_CANVAS * defaults.max_area) ** 0.5)
+        raise DimooError(
+            f"{width} × {height} is too large for {defaults.name}: width times height can be at most "
+            f"{side} × {side}. Add less, or in several goes."
+        )
+    cells = np.ones((height // cell, width // cell), bool)
+    top, left = sides["top"] // cell, sides["left"] // cell
+    cells[top : top + size[1] // cell, left : left + size[0] // cell] = False
+    usual = defaults.height // cell, defaults.width // cell
+    return cells, outwards(cells, usual, defaults.max_area // cell**2)
+
+
+def chat_pictures(pictures: tuple[Image.Image, ...], defaults: Defaults, cell: int = 16) -> list[Image.Image]:
+    """Pictures at the sizes that questions are asked about: one as large as it is, within bounds; several smaller."""
+    if len(pictures) != 1:
+        return [images.fit_bucket(picture, defaults.edit_side) for picture in pictures]
+    area = pictures[0].width * pictures[0].height
+    small, large = defaults.chat_sides
+    if small**2 <= area <= large**2:
+        return [images.whole_cells(pictures[0], cell)]
+    return [images.fit_bucket(pictures[0], small if area < small**2 else large)]
