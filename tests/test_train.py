@@ -16,6 +16,7 @@ from dimoo.preview import fit
 from dimoo.train import data
 from dimoo.train import run as run_module
 from dimoo.train.data import Example, Family, Teacher, encode_families, mask_cells, name_of
+from dimoo.train.muon import Muon
 from dimoo.train.run import Run, cosine
 from dimoo.train.tokenizer import Optimizer, grid_codebook, save_tokenizer
 from dimoo.train.transformer import export, loss_of, new_model, optimizers
@@ -196,7 +197,7 @@ def test_every_word_of_the_world_is_known(vocab):
     for seed in range(200):
         rng = np.random.default_rng(seed)
         scene, text = captioned_scene(rng)
-        asked = [part for _, *texts in questions(rng, scene) for part in texts]
+        asked = [part for q in questions(rng, scene) for part in (q.text, q.answer, q.sentence)]
         assert vocab.unknown_words(" ".join([text, *asked])) == []
     assert [prompt.text for prompt in benchmark_prompts() if vocab.unknown_words(prompt.text)] == []
     assert vocab.unknown_words("a red zeppelin") == ["zeppelin"]
@@ -362,3 +363,32 @@ def test_a_log_that_was_cut_off_is_read(tmp_path):
     assert run_module.read_log(tmp_path) == [{"step": 1, "loss": 2.0}]
     run_module.curve(tmp_path)
     assert (tmp_path / "curve.png").exists()
+
+
+def test_muon_steps_are_orthogonal_and_as_large_as_said():
+    torch.manual_seed(0)
+    for shape in ((24, 60), (60, 24), (24, 24)):
+        weights = [torch.nn.Parameter(torch.zeros(shape)) for _ in range(2)]
+        for weight in weights:
+            weight.grad = torch.randn(shape)
+        Muon(weights, lr=1.0, ns_steps=8).step()
+        for weight in weights:
+            singular = torch.linalg.svdvals(weight / (0.2 * max(shape) ** 0.5))
+            assert singular.min() > 0.6 and singular.max() < 1.3
+            assert (weight * weight.grad).sum() < 0  # downhill
+
+
+def test_muon_is_that_of_torch():
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
+    torch.manual_seed(0)
+    start, gradients = torch.randn(16, 40), [torch.randn(16, 40) for _ in range(3)]
+    ends = []
+    for kind, options in ((Muon, {}), (torch.optim.Muon, {"adjust_lr_fn": "match_rms_adamw"})):
+        weight = torch.nn.Parameter(start.clone())
+        optimizer = kind([weight], 0.01, weight_decay=0.05, ns_steps=4, **options)
+        for gradient in gradients:
+            weight.grad = gradient.clone()
+            optimizer.step()
+        ends.append(weight.detach() - start)
+    assert (ends[0] - ends[1]).norm() < 0.02 * ends[1].norm()  # torch's works in bfloat16

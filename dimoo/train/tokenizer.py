@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dimoo.train.muon import Muon
 from dimoo.train.run import Run, cosine, replacing
 from dimoo.vq import WEIGHTS, Down, Resnet, Up, VQModel
 from dimoo.world import scene as world
@@ -190,7 +191,7 @@ class Optimizer:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         rest = [p for p in self.parameters if id(p) not in known]
         self.rate = rate
-        self.muon = torch.optim.Muon([m for _, m in self.pairs], rate, weight_decay=0, adjust_lr_fn="match_rms_adamw", ns_steps=4)
+        self.muon = Muon([matrix for _, matrix in self.pairs], rate)
         self.adam = torch.optim.AdamW(rest, rate / 2, betas=(0.9, 0.98), weight_decay=0.01)
 
     def step(self, loss: Tensor, progress: float) -> None:

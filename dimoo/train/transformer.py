@@ -23,6 +23,7 @@ from dimoo.packed import Packed
 from dimoo.preview import Preview, fit
 from dimoo.tasks import Generate
 from dimoo.train.data import LONG, SHARES, SHORT, Example, Family, Teacher, encode_families, mask_cells
+from dimoo.train.muon import Muon
 from dimoo.train.run import Run, replacing
 from dimoo.train.words import TEXT_IDS, write_tokenizer
 from dimoo.vocab import Vocabulary
@@ -99,7 +100,7 @@ def optimizers(model: DiMOO, rate: float) -> list[torch.optim.Optimizer]:
     hidden = [p for name, p in model.named_parameters() if "blocks" in name and p.ndim == 2]
     names = {id(p) for p in hidden}
     rest = [p for p in model.parameters() if id(p) not in names]
-    muon = torch.optim.Muon(hidden, rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw", ns_steps=4)
+    muon = Muon(hidden, rate, weight_decay=0.05)
     return [muon, torch.optim.AdamW(rest, rate, betas=(0.9, 0.95), weight_decay=0.0)]
 
 
@@ -141,7 +142,7 @@ def sample_grid(checkpoint: Path, path: Path, count: int = 4) -> None:
 
 
 def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float, tasks: str = "all", scenes: int = 6000,
-                      taught: int = 2000, tokens: int = 4800, rate: float = 4e-3, seed: int = 0,
+                      taught: int = 2000, tokens: int = 3200, rate: float = 4e-3, seed: int = 0,
                       size: dict | None = None) -> DiMOO:
     """Train for `minutes` in `folder` (resumable); leaves a checkpoint in `folder/checkpoint`.
 
