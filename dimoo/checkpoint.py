@@ -7,45 +7,59 @@ vqvae/ with the image tokenizer, beside it preview.safetensors if a preview tabl
 from __future__ import annotations
 
 import json
-import re
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
+from dimoo import hub
 from dimoo.config import LLaDAConfig
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
-from dimoo.model import DiMOO
+from dimoo.memory import free_bytes, gigabytes
+from dimoo.outline import Outline, Work
 from dimoo.pipeline import Pipeline
 from dimoo.preview import Preview
 from dimoo.vocab import Vocabulary
-from dimoo.vq import VQModel
+from dimoo.vq import VQModel, read_vq_config
+from dimoo.weights import QUANTIZED, Spread, read_model, spread_over
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILT_IN = "assets/toytown"
 PUBLISHED = "Alpha-VLLM/Lumina-DiMOO"
-WEIGHTS = "model"
-HUB_FILES = ["*.json", "*.txt", "*.safetensors", "vqvae/*"]
+VARIABLE = "DIMOO_CHECKPOINT"
+
+
+def default_checkpoint() -> str:
+    """The checkpoint to load when none is named: what DIMOO_CHECKPOINT says, or the built-in one."""
+    return os.environ.get(VARIABLE) or BUILT_IN
 
 
 def load(
-    name_or_path: str | Path = BUILT_IN,
+    name_or_path: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    quantize: str | None = None,
+    offload: bool = False,
 ) -> Pipeline:
-    """Loads a checkpoint: a folder, a folder of this repository (such as the built-in one), or a hub id.
+    """Loads a checkpoint: a folder, a folder of this repository (such as the built-in one), or a hub id[@revision].
 
-    device, dtype: None picks what the machine is best at. Raises DimooError with a sentence when something is
-    missing or does not fit together.
+    name_or_path: None takes the default one. device, dtype: None picks what the machine is best at. quantize: "int8" or
+    "nf4", for the transformer's blocks; offload: spread them over all graphics cards, and what does not fit to the
+    processor's memory. Raises DimooError with a sentence when something is missing or does not fit together.
     """
+    if quantize not in (None, *QUANTIZED):
+        raise DimooError(f"Weights can be quantized to {' or '.join(QUANTIZED)}, not to {quantize}.")
     device = pick_device(device)
-    dtype = dtype or pick_dtype(device)
-    folder = find(name_or_path)
+    dtype = dtype or (torch.bfloat16 if quantize else pick_dtype(device))
+    folder = find(name_or_path or default_checkpoint())
     config = read_config(folder)
-    check_memory(folder, device, dtype)
+    outline = Outline(config, read_vq_config(folder / "vqvae"), quantize or mode_of(dtype))
+    spread = plan_spread(outline, device, Defaults.of(config.demo)) if offload else None
+    if not spread:
+        check_memory(outline, device)
     vocab = Vocabulary.load(folder, config)
     vq = VQModel.load(folder / "vqvae", device, dtype)
     if len(vq.codebook) != config.codebook_size:
@@ -55,12 +69,21 @@ def load(
         )
     table = folder / "vqvae" / "preview.safetensors"
     preview = Preview.load(table, len(vq.codebook)) if table.exists() else None
-    model = read_model(folder, config, device, dtype)
-    return Pipeline(model, vq, vocab, Defaults.of(config.demo), preview)
+    model = read_model(folder, config, device, dtype, quantize, spread)
+    return Pipeline(model, vq, vocab, Defaults.of(config.demo), outline, preview)
 
 
-def find(name_or_path: str | Path) -> Path:
-    """The local folder of a checkpoint, downloaded first if it is a hub id.
+def outline_of(name: str, mode: str) -> tuple[Outline, Defaults]:
+    """What a checkpoint takes of memory in one of outline.MODES, without its weights; the published one is known."""
+    if name.partition("@")[0] == PUBLISHED:
+        return Outline(LLaDAConfig(), {}, mode), Defaults()
+    folder = find(name, hub.CONFIGS)
+    config = read_config(folder)
+    return Outline(config, read_vq_config(folder / "vqvae"), mode), Defaults.of(config.demo)
+
+
+def find(name_or_path: str | Path, files: Sequence[str] = hub.FILES) -> Path:
+    """The local folder of a checkpoint, its files downloaded first if it is a hub id, or a hub id@revision.
 
     Raises DimooError when there is none.
     """
@@ -73,23 +96,10 @@ def find(name_or_path: str | Path) -> Path:
             f"The built-in checkpoint is missing: there is no {ROOT / BUILT_IN}. "
             "Get the whole repository, large files too."
         )
-    if not re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", name):
+    there = hub.split_name(name)
+    if there is None:
         raise DimooError(f"There is no checkpoint folder {name}.")
-    return download(name)
-
-
-def download(hub_id: str) -> Path:
-    """Fetches a checkpoint from the Hugging Face hub (or finds it in the cache)."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=HUB_FILES))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise DimooError(
-            f"There is no folder {hub_id}, and it cannot be downloaded from the Hugging Face hub: "
-            f"check the name and the connection."
-        ) from error
+    return hub.download(*there, files)
 
 
 def read_config(folder: Path) -> LLaDAConfig:
@@ -119,44 +129,6 @@ def build_config(values: dict[str, Any], folder: Path) -> LLaDAConfig:
     return config
 
 
-def read_model(folder: Path, config: LLaDAConfig, device: torch.device, dtype: torch.dtype) -> DiMOO:
-    """The transformer with its weights, in evaluation mode. Raises DimooError when weights are missing."""
-    state: dict[str, torch.Tensor] = {}
-    for path in shards(folder):
-        try:
-            # one file at a time, so that at most one of them is held in two precisions
-            state |= {name: tensor.to(dtype) for name, tensor in load_file(path, device=str(device)).items()}
-        except (SafetensorError, OSError) as error:
-            raise DimooError(f"{path} cannot be read: the download is incomplete, fetch it again.") from error
-    with torch.device("meta"):
-        model = DiMOO(config)
-    try:
-        missing = model.load_state_dict(state, strict=False, assign=True).missing_keys
-    except RuntimeError as error:
-        detail = str(error).splitlines()[-1].strip()
-        raise DimooError(f"The weights in {folder} do not fit its config.json: {detail}") from error
-    if missing:
-        raise DimooError(
-            f"The weights in {folder} are incomplete: {missing[0]} and {len(missing) - 1} more are missing."
-        )
-    return model.eval().requires_grad_(False)
-
-
-def shards(folder: Path) -> list[Path]:
-    """The weight files of the transformer. Raises DimooError when one is missing."""
-    index = folder / f"{WEIGHTS}.safetensors.index.json"
-    names = [f"{WEIGHTS}.safetensors"]
-    if index.exists():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise DimooError(f"{index} is broken: fetch it again.") from error
-    for name in names:
-        if not (folder / name).is_file():
-            raise DimooError(f"The checkpoint is incomplete: {name} is missing from {folder}.")
-    return [folder / name for name in names]
-
-
 def pick_device(device: str | torch.device | None) -> torch.device:
     """The asked-for device, or the first graphics card, or the processor."""
     try:
@@ -177,19 +149,32 @@ def pick_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def check_memory(folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-    """Raises DimooError when the weights alone exceed the memory that is free on the processor's side.
+def mode_of(dtype: torch.dtype) -> str:
+    """The mode, of outline.MODES, whose weights take as much as those of a dtype."""
+    return "float32" if dtype == torch.float32 else "bf16"
 
-    A process that runs out there is killed without a word; a graphics card raises an error of its own.
-    """
-    meminfo = Path("/proc/meminfo")
-    if device.type != "cpu" or not meminfo.exists():
-        return
-    available = int(re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())[1]) * 1024
-    needed = sum(path.stat().st_size for path in shards(folder))  # published in bfloat16: two bytes a number
-    needed *= dtype.itemsize / torch.bfloat16.itemsize
-    if needed > available:
+
+def check_memory(outline: Outline, device: torch.device) -> None:
+    """Raises DimooError when the weights alone exceed what is free: a process that runs out is killed without a word."""
+    free = free_bytes(device)
+    if free is not None and outline.weights > free:
         raise DimooError(
-            f"The weights need about {needed / 1e9:.0f} GB of memory in {str(dtype).removeprefix('torch.')}, "
-            f"but only {available / 1e9:.0f} GB are free."
+            f"The weights need about {gigabytes(outline.weights)} GB of memory in {outline.mode}, but only {gigabytes(free)} GB "
+            "are free. --quantize int8 or nf4 makes them smaller, --offload also uses other devices."
         )
+
+
+def plan_spread(outline: Outline, device: torch.device, defaults: Defaults) -> Spread:
+    """Where to put the parts of a model that is larger than one card, with room for a run of the default size.
+
+    Raises DimooError without a graphics card, or when weights are quantized, which cannot wait on the processor.
+    """
+    if device.type != "cuda":
+        raise DimooError("--offload spreads a model over graphics cards and the processor: there is no graphics card here.")
+    if outline.mode in QUANTIZED:
+        raise DimooError("Quantized weights cannot be offloaded: use --quantize or --offload, not both.")
+    cell = outline.vq.cell
+    need = outline.need(Work.picture(defaults.height // cell, defaults.width // cell))
+    blocks = outline.block_bytes * outline.config.n_layers
+    free = [free_bytes(torch.device("cuda", card)) for card in range(torch.cuda.device_count())]
+    return spread_over(outline.config.n_layers, outline.block_bytes, need.total - blocks, free)

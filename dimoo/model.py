@@ -21,6 +21,8 @@ __all__ = ["DiMOO", "Packed"]
 
 # Rows of a half-precision head lifted to float32 at a time: bounds the copy to a few hundred MB at any width.
 HEAD_CHUNK = 16384
+# Numbers in one intermediate result of the MLP, which is three times as wide as the model: 64 MB in half precision.
+MLP_CHUNK = 2**25
 
 Rotary = tuple[torch.Tensor, torch.Tensor]
 
@@ -104,8 +106,15 @@ class Block(nn.Module):
         if cache is not None:
             k, v = cache.update(self.layer, k, v, rows)
         x = x + self.attn_out(attend(q, k, v, sequences))
+        if torch.is_grad_enabled():
+            return x + self.mlp(x)
+        for part in x.split(max(1, MLP_CHUNK // self.ff_proj.out_features)):
+            part += self.mlp(part)
+        return x
+
+    def mlp(self, x: torch.Tensor) -> torch.Tensor:
         h = self.ff_norm(x)
-        return x + self.ff_out(F.silu(self.ff_proj(h)) * self.up_proj(h))
+        return self.ff_out(F.silu(self.ff_proj(h)) * self.up_proj(h))
 
 
 class DiMOO(PreTrainedModel):
@@ -115,6 +124,7 @@ class DiMOO(PreTrainedModel):
     base_model_prefix = ""
     _no_split_modules = ["Block"]
     _supports_sdpa = True
+    quantized: str | None = None  # how the blocks' weights were made smaller: int8 or nf4
 
     def __init__(self, config: LLaDAConfig) -> None:
         super().__init__(config)
@@ -127,6 +137,11 @@ class DiMOO(PreTrainedModel):
         }
         self.model = nn.ModuleDict({"transformer": nn.ModuleDict(body)})
         self.post_init()
+
+    @property
+    def precision(self) -> str:
+        """Of the weights, as a person reads it."""
+        return self.quantized or str(self.dtype).removeprefix("torch.")
 
     def hidden(
         self, packed: Packed, cache: KeyValueCache | None = None, queries: torch.Tensor | None = None
@@ -159,7 +174,8 @@ class DiMOO(PreTrainedModel):
         hidden = hidden.float()
         if weight.dtype == torch.float32:
             return F.linear(hidden, weight)
-        return torch.cat([F.linear(hidden, part.float()) for part in weight.split(HEAD_CHUNK)], dim=-1)
+        parts = [F.linear(hidden, part.float()) for part in weight.split(HEAD_CHUNK)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def forward(
         self,

@@ -144,6 +144,7 @@ def unmask_images(
             own = [next(parts) for _ in batch[index]]
             guided = guide(own, sampling.scales_at(step, len(counts[index]))[: len(own) - 1])
             states[index] = advance(states[index], guided, counts[index][step], sampling, noises[index])
+        del logits, parts, own, guided  # the next pass needs the room
         yield list(states)
 
 

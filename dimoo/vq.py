@@ -3,11 +3,12 @@
 The network and its weight names are those of diffusers' `VQModel` in aMUSEd's configuration, which the published checkpoint
 uses; one field of our own, `norm_scope`, selects where normalisation takes its statistics. With "image" (the published
 model) a change anywhere moves every code a little; with "none" there is no normalisation, only its scale and shift, so codes
-depend on their neighbourhood alone and stay steady elsewhere.
+depend on their neighbourhood alone and stay steady elsewhere. Large pictures go through the network in strips (see strips.py).
 """
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dimoo.errors import DimooError
+from dimoo.strips import convolve
 
 WEIGHTS = "diffusion_pytorch_model"
 DEFAULTS = {
@@ -52,9 +54,9 @@ class Resnet(nn.Module):
         self.conv_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        h = convolve(self.conv2, convolve(self.conv1, x, self.norm1), self.norm2)
+        h += x if self.conv_shortcut is None else self.conv_shortcut(x)
+        return h
 
 
 class Down(nn.Module):
@@ -72,11 +74,14 @@ class Up(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return convolve(self.conv, x, enlarge=2)
 
 
 class Level(nn.Module):
-    """Some resnets at one resolution, then a change of resolution (`down` or `up`; none at the last level)."""
+    """Some resnets at one resolution, then a change of resolution (`down` or `up`; none at the last level).
+
+    A network goes through its layers itself, so that nobody holds on to what entered the level.
+    """
 
     def __init__(self, inputs: int, outputs: int, layers: int, groups: int, scope: str, move: str | None):
         super().__init__()
@@ -86,11 +91,9 @@ class Level(nn.Module):
         elif move == "up":
             self.upsamplers = nn.ModuleList([Up(outputs)])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def layers(self) -> Iterator[nn.Module]:
         for module in self.children():
-            for layer in module:
-                x = layer(x)
-        return x
+            yield from module
 
 
 class Middle(nn.Module):
@@ -118,8 +121,9 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
         for block in self.down_blocks:
-            x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+            for layer in block.layers():
+                x = layer(x)
+        return convolve(self.conv_out, self.mid_block(x), self.conv_norm_out)
 
 
 class Decoder(nn.Module):
@@ -138,8 +142,9 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.mid_block(self.conv_in(x))
         for block in self.up_blocks:
-            x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+            for layer in block.layers():
+                x = layer(x)
+        return convolve(self.conv_out, x, self.conv_norm_out)
 
 
 class Quantizer(nn.Module):
@@ -204,12 +209,7 @@ class VQModel(nn.Module):
     def load(cls, folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> VQModel:
         """Read config.json and the weights (one file, or shards with an index) of a diffusers folder."""
         folder = Path(folder)
-        try:
-            config = DEFAULTS | json.loads((folder / "config.json").read_text())
-        except FileNotFoundError:
-            raise DimooError(f"The image tokenizer is missing: there is no {folder / 'config.json'}.") from None
-        except (ValueError, TypeError):
-            raise DimooError(f"The image tokenizer's {folder / 'config.json'} is not a valid JSON object.") from None
+        config = read_vq_config(folder)
         index = folder / f"{WEIGHTS}.safetensors.index.json"
         names = {f"{WEIGHTS}.safetensors"}
         if index.exists():
@@ -236,3 +236,13 @@ class VQModel(nn.Module):
             first = str(error).splitlines()[1].strip()
             raise DimooError(f"The image tokenizer's weights do not fit its config.json: {first}") from None
         return model.to(device, dtype, memory_format=torch.channels_last).eval()
+
+
+def read_vq_config(folder: Path) -> dict:
+    """config.json of an image tokenizer, aMUSEd's values in its gaps. Raises DimooError when it is missing or broken."""
+    try:
+        return DEFAULTS | json.loads((folder / "config.json").read_text())
+    except FileNotFoundError:
+        raise DimooError(f"The image tokenizer is missing: there is no {folder / 'config.json'}.") from None
+    except (ValueError, TypeError):
+        raise DimooError(f"The image tokenizer's {folder / 'config.json'} is not a valid JSON object.") from None
