@@ -59,6 +59,13 @@ def test_is_not_fooled_by_a_flat_patch():
     assert read(rgb).fit < 0.93  # whatever it takes the patch for, the picture is not explained
 
 
+def test_no_thing_is_read_twice():
+    """Two readings of one thing can grow alike when they are fitted again; one of them then explains nothing."""
+    scene = Scene((Thing("cube", "red", size="small", column=-4, row=2), Thing("cube", "green", size="small", column=-2, row=2),
+                   Thing("cube", "purple", size="small", column=0, row=2)), "studio")  # fmt: skip
+    assert read(render(scene).rgb).scene == scene
+
+
 def test_matches_pairs_each_thing_once():
     a, b = Thing("ball", "red", column=0), Thing("ball", "red", column=1)
     far = Thing("cone", "blue", column=5)

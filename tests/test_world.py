@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimoo.evals.tokenizer import untouched
+from dimoo.evals.bare import untouched
 from dimoo.world.camera import Canvas
 from dimoo.world.language import (
     CATEGORIES,
@@ -24,6 +24,7 @@ from dimoo.world.language import (
     SIZE_WORDS,
     benchmark_prompts,
     captioned_scene,
+    description,
     plural,
     questions,
     related,
@@ -143,7 +144,7 @@ def test_the_backdrop_stays_untouched_away_from_things(setting):
     assert changed[picture.ids == 0].mean() > 0.9
     assert not changed[:, 8 * CELL :].any()
     assert changed[picture.ids < 0].any()  # its shadow
-    bare = untouched(picture, setting)
+    bare = untouched(picture.rgb, setting)
     assert bare[:, 9:].all() and not bare[11, 3] and not bare[changed.reshape(16, 16, 16, 16).any(axis=(1, 3))].any()
 
 
@@ -318,36 +319,66 @@ def answer(question, scene):
     kinds = [kind for word, kind in _NOUNS.items() if re.search(rf"\b{word}\b", question)]
     kinds = sorted(set(kinds), key=lambda k: question.find(k.replace("snowman", "snowm")))
     of_kind = [t for t in things if kinds and t.kind == kinds[0]]
-    if question == "how many objects are there?":
-        return NUMBERS[len(things)]
-    if question.startswith("how many"):
-        return NUMBERS[len(of_kind)]
-    if question.startswith("is there"):
+    if re.match("how many|count", question):
+        return NUMBERS[len(things if "objects" in question else of_kind)]
+    if re.match("is there|can you see", question):
         return "yes" if any(fits(t, parse(question)[0][0][1]) for t in things) else "no"
-    if question.startswith("where"):
+    if question in ("where is this?", "what is the setting?", "what is in the background?"):
         return scene.setting
-    if question.startswith("what color"):
+    if "color" in question:
         (thing,) = of_kind
         return thing.color
-    if "metal or matte" in question:
+    if "metal or matte" in question or "large or small" in question:
         (thing,) = of_kind
-        return thing.material
+        return thing.material if "metal" in question else thing.size
     if "to the left or to the right" in question:
         (thing,), (other,) = of_kind, [t for t in things if t.kind == kinds[1]]
         return "left" if thing.column < other.column else "right"
-    color = re.fullmatch(r"what is the (\w+) object\?", question)[1]
-    (thing,) = [t for t in things if t.color == color]
+    color = re.fullmatch(r"what is the (\w+) object\?|what is (\w+)\?|which object is (\w+)\?", question)
+    (thing,) = [t for t in things if t.color in color.groups()]
     return thing.kind
 
 
+def says(sentence, question):
+    """Whether a sentence gives the answer to a question."""
+    words = re.findall(r"\w+", sentence)
+    if question.category == "counting" and question.answer == "zero":
+        return words[:3] == ["there", "are", "no"]
+    if question.category in ("existence", "setting"):
+        places = [place for places in PLACES.values() for place in places if place in sentence]
+        setting = question.answer in words or places and set(places) <= set(PLACES.get(question.answer, ()))
+        return words[0] == question.answer if question.category == "existence" else setting
+    return question.answer in words
+
+
 def test_questions_have_exact_answers():
-    asked = Counter()
+    asked, forms = Counter(), set()
     for seed in range(150):
         rng = np.random.default_rng(seed)
         scene, _ = captioned_scene(rng)
-        for category, question, expected in questions(rng, scene):
-            assert answer(question, scene) == expected, (question, scene)
-            asked[category, expected] += 1
-    categories = {"counting", "existence", "setting", "colour", "material", "place", "shape"}
+        for question in questions(rng, scene):
+            assert answer(question.text, scene) == question.answer, (question, scene)
+            assert says(question.sentence, question), question
+            assert question.sentence.endswith(".")
+            asked[question.category, question.answer] += 1
+            forms.add(" ".join(question.text.split()[:3]))
+    categories = {"counting", "existence", "setting", "colour", "material", "size", "place", "shape"}
     assert {category for category, _ in asked} == categories
-    assert asked["existence", "no"] > 50 and asked["place", "left"] > 5 and asked["place", "right"] > 5
+    assert asked["existence", "no"] > 50 and asked["existence", "yes"] > 50
+    assert asked["place", "left"] > 5 and asked["place", "right"] > 5
+    assert len(forms) > 30
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEEDS)
+def test_descriptions_name_everything_from_left_to_right(seed):
+    scene, _ = captioned_scene(np.random.default_rng(seed))
+    text = description(scene)
+    assert is_true(text, scene), (text, scene)
+    phrases, _ = parse(text)
+    assert len(phrases) == len(scene.things)
+    for (count, wanted), thing in zip(phrases, sorted(scene.things, key=lambda t: t.column), strict=True):
+        assert count == 1 and wanted.keys() >= {"kind", "color"} and fits(thing, wanted), (text, scene)
+        assert ("size" in wanted) == (thing.size == "small") and ("material" in wanted) == (thing.material == "metal")
+        assert wanted.get("letter", "") == thing.letter
+    assert [setting for setting, places in PLACES.items() if places[0] in text] == [scene.setting]

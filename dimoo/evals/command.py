@@ -1,47 +1,118 @@
-"""python -m dimoo evaluate: scores by the judge, which looks at pictures only."""
+"""python -m dimoo evaluate: scores by the judge or by exact comparison, never by the model, on held-out scenes."""
 from __future__ import annotations
 
 import argparse
 import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dimoo.cli import checkpoint_options, loaded
+from dimoo.errors import DimooError
+from dimoo.evals.cases import Case, Tally, result_of, with_settings
+from dimoo.evals.suite import CEILINGS, SUITE
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SETTINGS = ("steps", "guidance", "temperature")
+EVERY = 10  # seconds between reports of progress
 
 
 def arguments(parser: argparse.ArgumentParser, command: str) -> None:
-    parser.add_argument("--task", choices=("generate", "tokenizer"), default="generate", help="what to score (default: generate)")
-    parser.add_argument("-n", "--count", type=int, default=200, metavar="N", help="held-out prompts or scenes (default: 200)")
+    tasks = (*SUITE, "tokenizer", "all")
+    parser.add_argument("--task", choices=tasks, default="generate", help="what to score (default: generate)")
+    parser.add_argument("-n", "--count", type=int, default=200, metavar="N", help="cases of each task (default: 200)")
     parser.add_argument("--steps", type=int, metavar="N", help="steps (default: the checkpoint's)")
     parser.add_argument("--guidance", type=float, metavar="N", help="guidance scale (default: the checkpoint's)")
     parser.add_argument("--temperature", type=float, metavar="N", help="temperature (default: the checkpoint's)")
-    parser.add_argument("--checkpoint", metavar="NAME", help="folder or hub id (default: the built-in one)")
-    parser.add_argument("--device", help="cpu or cuda (default: what there is)")
+    best = "score the right pictures after the image tokenizer instead: the best that any transformer can do with it"
+    parser.add_argument("--ceiling", action="store_true", help=best)
+    checkpoint_options(parser)
     parser.add_argument("--json", metavar="FILE", help="also write the scores as JSON: task, category, score")
 
 
 def main(options: argparse.Namespace) -> int:
-    from dimoo.checkpoint import BUILT_IN, load
+    if options.count < 1:
+        raise DimooError("At least one case is needed: give -n 1 or more.")
+    if options.ceiling and options.task not in (*CEILINGS, "all"):
+        raise DimooError(f"--ceiling is for tasks with one right picture: {', '.join(CEILINGS)}.")
+    from dimoo.evals import ceiling, tokenizer
+    from dimoo.metadata import save_json
 
-    pipeline = load(options.checkpoint or BUILT_IN, options.device)
-    if options.task == "generate":
-        from dimoo.evals.generate import evaluate
+    pipeline = loaded(options)
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    tasks = (options.task,)
+    if options.task == "all":
+        tasks = CEILINGS if options.ceiling else (*SUITE, "tokenizer")
 
-        settings = {name: getattr(options, name) for name in ("steps", "guidance", "temperature")}
-        scores = evaluate(pipeline, options.count, **settings)
-    else:
-        from dimoo.evals.tokenizer import evaluate
+    def result(case: Case) -> Image | str:
+        return result_of(pipeline, with_settings(case.request, settings))
 
-        scores = evaluate(pipeline.vq, options.count)
-    show(scores)
-    if options.json:
-        from dimoo.metadata import save_json
-
-        save_json({options.task: scores}, options.json)
+    scores: dict[str, Any] = {}
+    try:
+        for task in tasks:
+            if task == "tokenizer":
+                scores[task] = tokenizer.evaluate(pipeline.vq, options.count)
+            else:
+                evaluate(task, options.count, scores, partial(ceiling.best_of, pipeline.vq) if options.ceiling else result)
+    finally:  # after Ctrl-C, what there is
+        show(scores)
+        if options.json and scores:
+            save_json(scores, options.json)
     return 0
 
 
-def show(scores: dict, indent: str = "") -> None:
-    for name, value in scores.items():
-        if isinstance(value, dict):
-            print(f"{indent}{name}")
-            show(value, indent + "  ")
-        else:
-            print(f"{indent}{name:<24}{value:.3f}" if isinstance(value, float) else f"{indent}{name:<24}{value}")
+def _report(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def evaluate(
+    task: str,
+    count: int,
+    scores: dict[str, Any],
+    result: Callable[[Case], Image | str],
+    report: Callable[[str], None] = _report,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Writes the scores of `count` cases of a task into scores[task], also when it is interrupted.
+
+    result: makes what is scored. Raises DimooError if there are not so many cases.
+    """
+    tally, last = Tally(), clock()
+    try:
+        for case in SUITE[task].cases(count):
+            tally.add(case.category, case.judge(result(case)))
+            if clock() - last >= EVERY or tally.count == count:
+                last = clock()
+                report(f"{task}: {tally.count} of {count}, {tally.scores()['overall']:.3f}")
+    finally:
+        if tally.count:
+            scores[task] = tally.scores()
+
+
+def show(scores: Mapping[str, Any]) -> None:
+    """Prints a table per task: categories with their targets and parts."""
+    for task, values in scores.items():
+        known = SUITE.get(task)
+        print(f"{task}: {known.title}, {values['n']} cases" if known else f"{task}, {values['n']} pictures")
+        parts, targets = values.get("parts", {}), known.targets if known else {}
+        for name, value in values.items():
+            if isinstance(value, float):
+                line = f"  {name:<20}{value:.3f}{verdict(value, targets.get(name))}{listed(parts.get(name, {}))}"
+                print(line.rstrip())
+            elif isinstance(value, dict) and name != "parts":
+                print(f"  {name:<20}{listed(value)}")
     sys.stdout.flush()
+
+
+def verdict(score: float, target: float | None) -> str:
+    if target is None:
+        return " " * 18
+    return f"  of {target:.2f}" + f"{'met' if score >= target else f'{score - target:+.3f}':>9}"
+
+
+def listed(parts: Mapping[str, float]) -> str:
+    """Parts of a score, or numbers that belong together."""
+    return "  " + ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in parts.items()) if parts else ""

@@ -1,17 +1,16 @@
 """Text to image, scored by the judge in GenEval's six categories (Ghosh et al., arXiv 2310.11513)."""
 from __future__ import annotations
 
-import sys
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from dimoo.errors import DimooError
-from dimoo.pipeline import Pipeline
+from dimoo.evals.cases import Case, Marks
 from dimoo.tasks import Generate
 from dimoo.world.judge import Reading, read
-from dimoo.world.language import BENCHMARK, CATEGORIES, Prompt, benchmark_prompts, related
+from dimoo.world.language import BENCHMARK, Prompt, benchmark_prompts, related
 
 
 def fulfilled(prompt: Prompt, reading: Reading) -> bool:
@@ -25,24 +24,13 @@ def fulfilled(prompt: Prompt, reading: Reading) -> bool:
     return not prompt.relation or any(related(a, b, prompt.relation) for a in found[0] for b in found[1])
 
 
-def _report(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def drawn(prompt: Prompt, rgb: np.ndarray) -> Marks:
+    return Marks(float(fulfilled(prompt, read(rgb))))
 
 
-def evaluate(pipeline: Pipeline, count: int, report: Callable[[str], None] = _report, **settings) -> dict:
-    """Scores of `count` held-out prompts, one picture each, with seeds 0, 1, …: category -> share, `overall` their mean, `n`.
-
-    settings: fields of Generate other than prompt and seed; None or absent takes the checkpoint's default.
-    Raises DimooError if there are not so many prompts.
-    """
-    if not 1 <= count <= BENCHMARK:
+def cases(count: int) -> Iterator[Case]:
+    """`count` held-out prompts, one picture each at the default size. Raises DimooError if there are not so many."""
+    if count > BENCHMARK:
         raise DimooError(f"The benchmark has {BENCHMARK} prompts: ask for 1 to {BENCHMARK}.")
-    results: dict[str, list[bool]] = defaultdict(list)
     for i, prompt in enumerate(benchmark_prompts(count)):
-        *_, frame = pipeline.run(Generate(prompt.text, seed=i, **settings))
-        results[prompt.category].append(fulfilled(prompt, read(np.asarray(frame.image))))
-        if (i + 1) % 10 == 0:
-            done = [r for values in results.values() for r in values]
-            report(f"{i + 1} of {count}: {sum(done) / len(done):.3f}")
-    scores = {name: sum(results[name]) / len(results[name]) for name in CATEGORIES if results[name]}
-    return scores | {"overall": sum(scores.values()) / len(scores), "n": count}
+        yield Case(prompt.category, Generate(prompt.text, seed=i), partial(drawn, prompt))

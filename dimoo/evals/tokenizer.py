@@ -8,30 +8,32 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from dimoo.evals.bare import untouched
 from dimoo.vq import VQModel
-from dimoo.world.camera import Canvas
 from dimoo.world.judge import matches, read
 from dimoo.world.language import captioned_scene
 from dimoo.world.render import render
-from dimoo.world.scene import CELL, SETTINGS
-from dimoo.world.settings import backdrop
+from dimoo.world.scene import SETTINGS
 
 ATTRIBUTES = ("found", "kind", "color", "size", "place")
 FIRST_SEED = 30_000_000
 
 
 def to_tensor(rgb: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float().div(255)
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float().div(255)
+
+
+def reconstructed(vq: VQModel, rgb: np.ndarray) -> np.ndarray:
+    """What the tokenizer makes of a picture, both (h, w, 3) uint8."""
+    decoded = vq.decode(vq.encode(to_tensor(rgb).to(vq.codebook.device)))[0]
+    return decoded.mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 def agreement(pictures: list[tuple], vq: VQModel | None) -> dict[str, float]:
     """Share of attributes that the judge reads right, on (scene, rgb) pairs or on their reconstructions."""
     right: dict[str, list[bool]] = defaultdict(list)
     for scene, rgb in pictures:
-        if vq is not None:
-            decoded = vq.decode(vq.encode(to_tensor(rgb).to(vq.codebook.device)))[0]
-            rgb = decoded.mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
-        reading = read(rgb)
+        reading = read(rgb if vq is None else reconstructed(vq, rgb))
         right["setting"].append(reading.setting == scene.setting)
         pairs = matches(reading, scene)
         right["no extra"].append(len(reading.things) == sum(b is not None for _, b in pairs))
@@ -44,15 +46,6 @@ def agreement(pictures: list[tuple], vq: VQModel | None) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in right.items()}
 
 
-def untouched(picture, setting: str, reach: int = 1) -> np.ndarray:
-    """(rows, columns) bool: cells of a 256 x 256 picture that show the bare setting, as do all within `reach` cells."""
-    empty = backdrop(setting, 0.0, Canvas.of(256, 256), 2)
-    empty = (np.clip(sum(empty[i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4, 0, 1) * 255 + 0.5).astype(np.uint8)
-    changed = (picture.rgb != empty).any(axis=2).reshape(16, CELL, 16, CELL).any(axis=(1, 3))
-    padded = np.pad(changed, reach)
-    return ~np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1,) * 2).any(axis=(2, 3))
-
-
 def code_entropy(vq: VQModel, count: int = 96) -> float:
     """Mean entropy in nats of a code given setting and cell, away from things and shadows (design target: at most 0.1)."""
     seen: dict[tuple, list[int]] = defaultdict(list)
@@ -61,7 +54,7 @@ def code_entropy(vq: VQModel, count: int = 96) -> float:
         scene = captioned_scene(np.random.default_rng(FIRST_SEED + seed))[0].with_(setting=setting)
         picture = render(scene)
         codes = vq.encode(to_tensor(picture.rgb).to(vq.codebook.device))[0].cpu().numpy()
-        for y, x in np.argwhere(untouched(picture, setting)):
+        for y, x in np.argwhere(untouched(picture.rgb, setting)):
             seen[setting, y, x].append(codes[y, x])
     entropies = []
     for values in seen.values():

@@ -25,6 +25,8 @@ TOLERANCE = 0.12
 """Squared colour distance above which a pixel is just wrong: bounds the say of each pixel."""
 ENOUGH = 0.45
 """Share of the error under a thing's silhouette that it must explain to be seen."""
+LEAST = 1.0
+"""Error, summed over pixels, that a thing must explain which nothing else does."""
 SAMPLES = 160
 """Pixels of a silhouette that are compared."""
 _ANCHORS = (-5, 0, 5)  # columns at which drawings are made; a thing between them looks like its nearest
@@ -198,7 +200,7 @@ def read(rgb: np.ndarray, most: int = 6) -> Reading:
     offers = {place: found.best(*place) for place in places}
     while len(found.things) < most:
         offer = max(offers.values(), key=lambda o: o[0] if o else 0)
-        if not offer or offer[0] < 1.0:
+        if not offer or offer[0] < LEAST:
             break
         error, nearest = found.error, found.nearest
         found.things.append(offer[1:])
@@ -208,12 +210,17 @@ def read(rgb: np.ndarray, most: int = 6) -> Reading:
             distance = np.abs(changed - (column * CELL - canvas.left) // SCALE)
             if distance.min(initial=canvas.width) <= 3 * CELL // SCALE:
                 offers[row, column] = found.best(row, column)
-    for i in range(len(found.things)):
-        thing, drawing = found.things.pop(i)
+    for thing, drawing in list(found.things):
+        explained = -found.error.sum()
+        found.things.pop(0)
         found.rebuild()
+        explained += found.error.sum()
         near = [(row, c) for row in range(len(ROW_DEPTHS)) for c in columns if abs(c - thing.column) <= 1]
         again = max((found.best(*p) for p in near), key=lambda o: o[0] if o else 0)
-        found.things.insert(i, again[1:] if again else (thing, drawing))
+        if again and again[0] >= LEAST:
+            found.things.append(again[1:])
+        elif explained >= LEAST:  # else others, fitted better by now, explain all that it did
+            found.things.append((thing, drawing))
         found.rebuild()
     things = tuple(sorted((t for t, _ in found.things), key=lambda t: (t.column, t.row)))
     return Reading(setting, things, float((found.error < 0.02).mean()))

@@ -118,7 +118,8 @@ def swap(rng: np.random.Generator, base: Shot) -> Lesson | None:
     kind = str(rng.choice([k for k in KINDS if k != old.kind]))
     new = replace(old, kind=kind, color=str(rng.choice(COLORS)), pose="down", letter="")
     others = base.scene.things[:index] + base.scene.things[index + 1 :]
-    if not clear(others, new):
+    fits = abs(new.column) + new.half_width <= base.columns // 2
+    if not (fits and clear(others, new)):
         return None
     verbs = (("replace", "with"), ("swap", "for"), ("change", "to"), ("turn", "into"))
     texts = tuple(f"{verb} the {words} {to} {_looks(new)}" for verb, to in verbs)

@@ -42,7 +42,7 @@ def depth_map(depth: np.ndarray) -> np.ndarray:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
-_LIMBS = (("head", "neck", (255, 60, 60)), ("neck", "hip", (255, 200, 40)), ("neck", "left hand", (80, 220, 80)),
+LIMBS = (("head", "neck", (255, 60, 60)), ("neck", "hip", (255, 200, 40)), ("neck", "left hand", (80, 220, 80)),
           ("neck", "right hand", (40, 200, 220)), ("hip", "left foot", (80, 110, 255)),
           ("hip", "right foot", (220, 80, 230)))  # fmt: skip
 
@@ -59,7 +59,7 @@ def pose_map(scene: Scene, width: int, height: int, canvas: Canvas | None = None
         for name, (x, y) in joints(p.thing.pose).items():
             u, v = project(p.x + p.scale * x * np.cos(p.yaw), p.scale * y, p.z - p.scale * x * np.sin(p.yaw))
             at[name] = (u - canvas.left, v - canvas.top)
-        for a, b, color in _LIMBS:
+        for a, b, color in LIMBS:
             draw.line([at[a], at[b]], color, 4)
         for x, y in at.values():
             draw.ellipse([x - 3, y - 3, x + 3, y + 3], (255, 255, 255))

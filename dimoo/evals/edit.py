@@ -1,0 +1,92 @@
+"""Instructions: the asked change is there, and nothing else has changed. The judge reads the results."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from dimoo.evals.cases import Case, Marks, every, held_out, next_scene
+from dimoo.evals.letters import letter_of
+from dimoo.evals.things import LOOKS, alike, compare, near
+from dimoo.tasks import Edit
+from dimoo.world.judge import Reading, read
+from dimoo.world.language import RELATIONS, related
+from dimoo.world.lessons import INSTRUCTIONS, Lesson, Shot, reference
+from dimoo.world.scene import Scene, Thing
+
+CATEGORIES = tuple(INSTRUCTIONS)
+
+
+def new_and_gone(before: Scene, after: Scene) -> tuple[list[Thing], list[Thing]]:
+    """The things that only the scene after a change has, and those that only the one before it has."""
+    return [t for t in after.things if t not in before.things], [t for t in before.things if t not in after.things]
+
+
+def said_looks(text: str) -> tuple[str, ...]:
+    """What an instruction says of a new thing: it may be of any size unless it is to be small."""
+    return LOOKS if " small " in text else ("kind", "color")
+
+
+def stands_as_said(text: str, new: Thing, before: Scene, columns: int) -> bool:
+    """Whether a new thing stands where an instruction wants it; wherever it likes if that says nothing."""
+    for relation, phrases in RELATIONS.items():
+        if f" {phrases[0]} the " in text:
+            words = text.split(f" {phrases[0]} the ")[1]
+            return any(related(new, t, relation) for t in before.things if reference(t, before.things) == words)
+    third = columns / 6 - 1  # as the instructions count, give or take a cell
+    middle = abs(new.column) <= third + 2
+    sides = {"on the left": new.column < -third, "on the right": new.column > third, "in the middle": middle}
+    return next((there for words, there in sides.items() if text.endswith(words)), True)
+
+
+def edited(reading: Reading, lesson: Lesson, text: str, letter: str | None = None) -> Marks:
+    """asked: the change is there; kept: what should not change has not, and nothing else has appeared.
+
+    Places are right within a cell. letter: what the cube of a lesson on letters shows.
+    """
+    before, after = lesson.inputs[0].scene, lesson.target.scene
+    new, gone = new_and_gone(before, after)
+    setting = reading.setting == after.setting
+    if lesson.kind == "add":
+        kept, extra = compare(reading, before.things)
+        fitting = [t for t in extra if alike(t, new[0], said_looks(text))
+                   and stands_as_said(text, t, before, lesson.target.columns)]  # fmt: skip
+        return every(asked=bool(fitting), kept=setting and all(kept) and len(extra) - bool(fitting) == 0)
+    looks = said_looks(text) if lesson.kind == "replace" else LOOKS
+    changed, _ = compare(reading, after.things, looks)
+    right, extra = compare(reading, after.things)
+    asked = all(ok for ok, t in zip(changed, after.things, strict=True) if t in new)
+    kept = all(ok for ok, t in zip(right, after.things, strict=True) if t not in new)
+    left = [t for t in extra if any(near(t, g) for g in gone)]
+    if lesson.kind == "background":
+        asked, setting = setting, True
+    if lesson.kind == "text":
+        asked = asked and letter == new[0].letter
+    return every(asked=asked and not left, kept=kept and setting and len(extra) == len(left))
+
+
+def score(lesson: Lesson, text: str, rgb: np.ndarray) -> Marks:
+    """Marks of a result, (h, w, 3) uint8."""
+    reading = read(rgb)
+    letter = None
+    if lesson.kind == "text":
+        cube = new_and_gone(lesson.inputs[0].scene, lesson.target.scene)[0][0]
+        places = [i for i, t in enumerate(reading.things) if t.kind == "cube" and near(t, cube)]
+        letter = letter_of(rgb, reading.scene, places[0]) if places else None
+    return edited(reading, lesson, text, letter)
+
+
+def cases(count: int) -> Iterator[Case]:
+    """`count` held-out instructions, of every kind in turn."""
+    rngs = held_out("edit")
+    for i in range(count):
+        kind = CATEGORIES[i % len(CATEGORIES)]
+        lesson = None
+        while lesson is None:
+            rng, scene = next_scene(rngs)
+            lesson = INSTRUCTIONS[kind](rng, Shot(scene))
+        text = str(rng.choice(lesson.texts))
+        request = Edit(Image.fromarray(lesson.inputs[0].draw()), prompt=text, seed=i)
+        yield Case(kind, request, partial(score, lesson, text), lesson.target.draw)
