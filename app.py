@@ -15,23 +15,33 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
-from dimoo.checkpoint import BUILT_IN, load
+from dimoo.checkpoint import VARIABLE, default_checkpoint, load
 from dimoo.errors import DimooError
-from dimoo.frames import Frame
+from dimoo.frames import Answer, Frame
 from dimoo.pipeline import Pipeline
 from dimoo.tasks import Request
-from dimoo.ui.line import StopSign
-from dimoo.ui.page import build_page, launch_options
+from dimoo.ui.cards import duration, from_the_card, on_the_card
+from dimoo.ui.page import QUEUE_LENGTH, build_page, launch_options
 
-LONGEST_RESERVATION = 120  # seconds; a longer one is refused on shared graphics cards
+ON_SPACE = "SPACE_ID" in os.environ
+QUEUE_BEFORE_A_CARD = 64  # requests; where a picture takes seconds more people can wait
 
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="app.py", description="Web demo of Lumina-DiMOO.")
-    parser.add_argument("--checkpoint", default=BUILT_IN, help="folder or hub id (default: the built-in one)")
+    parser.add_argument(
+        "--checkpoint", metavar="NAME", default=default_checkpoint(),
+        help=f"folder, hub id or hub id@revision (default: {VARIABLE}, or else the built-in one)",
+    )  # fmt: skip
     parser.add_argument("--device", help="cpu or cuda (default: what there is)")
-    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"))
+    parser.add_argument("--quantize", metavar="int8|nf4", help="keep the transformer's weights in 8 or 4 bits")
+    parser.add_argument("--offload", action="store_true", help="spread the weights over all cards, the rest to the processor")
+    parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0" if ON_SPACE else "127.0.0.1"))
     parser.add_argument("--port", type=int, default=os.environ.get("GRADIO_SERVER_PORT", "7860"))
+    parser.add_argument(
+        "--root-path", metavar="PATH", default=os.environ.get("GRADIO_ROOT_PATH", ""),
+        help="where a proxy in front of the server shows it, such as /dimoo",
+    )  # fmt: skip
     parser.add_argument("--share", action="store_true", help="also make a public link for three days")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for these")
     return parser
@@ -63,23 +73,16 @@ def check_port(host: str, port: int) -> None:
         ) from error
 
 
-def reserved_runner(pipeline: Pipeline) -> Callable[[Request, str], Iterator[Frame]]:
+def reserved_runner(pipeline: Pipeline) -> Callable[[Request, str], Iterator[Frame | Answer]]:
     """Runs requests; where graphics cards are shared each run reserves one for as long as it may take."""
-
-    def duration(request: Request, sign: str) -> int:
-        return min(LONGEST_RESERVATION, round(pipeline.gpu_seconds(request)))
-
-    @spaces.GPU(duration=duration)
-    def run(request: Request, sign: str) -> Iterator[Frame]:
-        yield from pipeline.run(request, StopSign(sign).seen)
-
-    return run
+    return from_the_card(spaces.GPU(duration=duration(pipeline))(on_the_card(pipeline)), pipeline)
 
 
-def build(checkpoint: str, device: str | None = None) -> gr.Blocks:
+def build(checkpoint: str, device: str | None = None, quantize: str | None = None, offload: bool = False) -> gr.Blocks:
     """The page for a checkpoint, ready to launch."""
-    pipeline = load(checkpoint, device)
-    return build_page(reserved_runner(pipeline), pipeline.notes, pipeline.defaults)
+    pipeline = load(checkpoint, device, quantize=quantize, offload=offload)
+    waiting = QUEUE_BEFORE_A_CARD if pipeline.model.device.type == "cuda" else QUEUE_LENGTH
+    return build_page(reserved_runner(pipeline), pipeline.notes, pipeline.defaults, waiting)
 
 
 def serve(page: gr.Blocks, **options: Any) -> str:
@@ -94,13 +97,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         auth = credentials(arguments.auth)
         check_port(arguments.host, arguments.port)
-        page = build(arguments.checkpoint, arguments.device)
+        page = build(arguments.checkpoint, arguments.device, arguments.quantize, arguments.offload)
     except DimooError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
     address = serve(
-        page, server_name=arguments.host, server_port=arguments.port, share=arguments.share, auth=auth
-    )
+        page, server_name=arguments.host, server_port=arguments.port, share=arguments.share, auth=auth,
+        root_path=arguments.root_path,
+    )  # fmt: skip
     print(f"Lumina-DiMOO is ready on {address}", flush=True)
     page.block_thread()
     return 0

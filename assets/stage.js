@@ -1,28 +1,25 @@
-// Draws the stage. Runs once when the component loads, with `element`, `props`, `server` and `watch` from Gradio.
-const $ = (selector) => element.querySelector(selector);
-const root = $('.stage');
+// Draws the stage. Goes on where assets/status.js ends, with `element`, `props` and `watch` from Gradio.
 const canvas = $('canvas');
 const pen = canvas.getContext('2d');
 const finished = $('.stage-final');
-const slider = $('input[type=range]');
+const before = $('.stage-before');
+const cut = $('.stage-cut');
+const slider = $('.stage-replay input');
 const readout = $('output');
 const REPLAY_MS = 90;
 const KEPT = 24;         // pictures whose steps stay here for a replay
 
-const album = new Map(); // "ticket/index" -> {frames, final, alt, columns, rows}, oldest first
+const album = new Map(); // "ticket/index" -> {frames, final, before, alt, columns, rows}, oldest first
 let current = null;      // the entry of the album on the stage
-let ticket = null;       // of the run whose messages come in
-let begun = null;       // the last run that was asked for
 let view = 'committed';
 let shown = 0;           // place on the slider: a frame, or frames.length for the finished picture
 let latest = 0;          // counts paint requests, so that a late decode never paints over a newer picture
 let replay = null;
-let asking = null;
 
 function entry(message) {
   const key = `${message.run}/${message.index}`;
   if (!album.has(key)) {
-    album.set(key, { frames: [], final: null });
+    album.set(key, { frames: [], final: null, before: null });
     if (album.size > KEPT) album.delete(album.keys().next().value);
   }
   const { alt, columns, rows } = message;
@@ -54,7 +51,7 @@ function eachCell(cells, draw) {
 }
 
 // The picture is decoded before anything is drawn: the last one stays until the new one is ready.
-function paint(frame, before) {
+function paint(frame, last) {
   const mine = ++latest;
   const picture = new Image();
   picture.onload = () => {
@@ -81,9 +78,9 @@ function paint(frame, before) {
         pen.fillRect(x + edge, y + edge, cell - 2 * edge, cell - 2 * edge);
       });
     }
-    if (before && view === 'committed') {
+    if (last && view === 'committed') {
       pen.fillStyle = 'rgba(255, 255, 255, 0.28)';  // a flash on what was decided since
-      eachCell(frame.cells, (byte, x, y, cell, i) => { if (byte && !before.cells[i]) pen.fillRect(x, y, cell, cell); });
+      eachCell(frame.cells, (byte, x, y, cell, i) => { if (byte && !last.cells[i]) pen.fillRect(x, y, cell, cell); });
     }
     root.dataset.drawn = String(Number(root.dataset.drawn || 0) + 1);
   };
@@ -92,6 +89,8 @@ function paint(frame, before) {
 
 function show(place, flash) {
   const { frames, final } = current;
+  const both = Boolean(final && current.before);
+  root.dataset.both = String(both);
   shown = Math.min(place, frames.length);
   const atEnd = final && shown >= frames.length;
   resize();
@@ -99,7 +98,8 @@ function show(place, flash) {
     latest += 1;
     if (finished.getAttribute('src') !== final) finished.src = final;
     finished.alt = current.alt;
-    root.dataset.showing = 'final';
+    if (both && before.getAttribute('src') !== current.before) before.src = current.before;
+    root.dataset.showing = both && view === 'compare' ? 'both' : 'final';
   } else if (frames.length) {
     const at = Math.min(shown, frames.length - 1);
     paint(frames[at], flash && at > 0 ? frames[at - 1] : null);
@@ -132,50 +132,17 @@ function play() {
   }, REPLAY_MS);
 }
 
-// While the request waits for the model, ask for its place in the line.
-function ask() {
-  clearTimeout(asking);
-  if (root.dataset.phase !== 'waiting') return;
-  asking = setTimeout(async () => {
-    try {
-      const place = await server.place(ticket);
-      if (place && root.dataset.phase === 'waiting') $('.stage-status').textContent = place;
-    } catch (error) {
-      console.warn('The place in the line is not known just now.', error);
-    }
-    ask();
-  }, 600);
-}
-
-function setPhase(phase) {
-  const starts = phase === 'running' && root.dataset.phase !== phase;
-  root.dataset.phase = phase;
-  if (starts) $('.stage-foot').scrollIntoView({ block: 'nearest', behavior: 'smooth' });
-  const tab = element.closest('.task-tab');
-  if (tab) tab.dataset.phase = phase;
-}
-
 function receive() {
   const message = props.value;
   stopReplay();
   if (message.run !== ticket) root.dataset.drawn = '0';
-  ticket = message.run;
   current = entry(message);
-  const news = root.dataset.phase !== message.phase || message.final;
-  setPhase(message.phase);
-  $('.stage-status').textContent = message.status;
-  if (news) $('.stage-spoken').textContent = message.status;
-  $('.stage-progress i').style.width = `${Math.round(message.progress * 1000) / 10}%`;
-  $('.stage-notes').replaceChildren(...message.notes.map((note) => {
-    const item = document.createElement('li');
-    item.textContent = note;
-    return item;
-  }));
   const known = current.frames.length ? current.frames[current.frames.length - 1].step : -1;
   for (const { step, steps, picture, cells } of message.frames) {
     if (step <= known) continue;
     current.frames.push({ step, steps, picture, cells: Uint8Array.from(atob(cells), (c) => c.charCodeAt(0)) });
   }
+  if (message.before) current.before = message.before;
   if (message.final) {
     current.final = message.final;
     const tab = element.closest('.task-tab');
@@ -183,17 +150,14 @@ function receive() {
     if (message.fresh) trigger('finished');
   }
   show(Infinity, !message.final);
-  if (message.phase === 'waiting' && begun !== ticket) {
-    begun = ticket;
-    trigger('begun');
-  }
-  ask();
+  announce(message);
 }
 
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button');
   if (!button) return;
   if (button.classList.contains('stage-play')) { play(); return; }
+  if (!button.dataset.view) return;
   view = button.dataset.view;
   $('.stage-help').textContent = button.title;
   root.dataset.view = view;
@@ -202,5 +166,6 @@ element.addEventListener('click', (event) => {
   });
   if (current) show(shown, false);
 });
+cut.addEventListener('input', () => root.style.setProperty('--cut', `${cut.value}%`));
 slider.addEventListener('input', () => { stopReplay(); show(Number(slider.value), true); });
 watch('value', receive);

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("dimoo.cli", "ask about pictures"),
     "train": ("dimoo.train.command", "train the image tokenizer or the transformer on Toytown"),
     "evaluate": ("dimoo.evals.command", "score a checkpoint on held-out prompts or scenes"),
+    "memory": ("dimoo.evals.memory", "tell what memory a checkpoint takes, before it is loaded"),
     "bench": ("dimoo.evals.bench", "measure the speed of a checkpoint on this machine"),
 }
 INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C

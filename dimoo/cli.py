@@ -38,9 +38,19 @@ def arguments(parser: argparse.ArgumentParser, command: str) -> None:
         )  # fmt: skip
     if kind is not Chat:
         parser.add_argument("-o", "--output", default=".", metavar="PATH", help="PNG file, or a folder for named files")
-    parser.add_argument("--checkpoint", metavar="NAME", help="folder or hub id (default: the built-in one)")
-    parser.add_argument("--device", help="cpu or cuda (default: what there is)")
+    checkpoint_options(parser)
     parser.add_argument("--json", metavar="FILE", help="also write the settings as JSON")
+
+
+def checkpoint_options(parser: argparse.ArgumentParser) -> None:
+    """Which checkpoint to load and how; `loaded` reads them."""
+    parser.add_argument(
+        "--checkpoint", metavar="NAME",
+        help="folder, hub id or hub id@revision (default: DIMOO_CHECKPOINT, or else the built-in one)",
+    )  # fmt: skip
+    parser.add_argument("--device", help="cpu or cuda (default: what there is)")
+    parser.add_argument("--quantize", metavar="int8|nf4", help="keep the transformer's weights in 8 or 4 bits")
+    parser.add_argument("--offload", action="store_true", help="spread the weights over all cards, the rest to the processor")
 
 
 def positional(limits: Knob) -> bool:
@@ -116,7 +126,7 @@ def main(options: argparse.Namespace) -> int:
 def loaded(options: argparse.Namespace) -> Pipeline:
     from dimoo.checkpoint import load  # a wrong option should not wait for torch
 
-    return load(options.checkpoint, options.device)
+    return load(options.checkpoint, options.device, quantize=options.quantize, offload=options.offload)
 
 
 def follow(pipeline: Pipeline, request: Request) -> Iterator[Frame | Answer]:

@@ -17,9 +17,11 @@ from dimoo.answers import answers
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.frames import Answer, Frame
+from dimoo.memory import check_fits, out_of_memory, work_of
 from dimoo.model import DiMOO
 from dimoo.noise import CounterNoise
-from dimoo.plans import Plan, Planner
+from dimoo.outline import Need, Outline
+from dimoo.plans import Encode, Plan, Planner, Talk
 from dimoo.preview import NEUTRAL, Budget, Preview, fit_unseen
 from dimoo.sampler import ImageState
 from dimoo.tasks import Chat, Draw, Request
@@ -43,14 +45,15 @@ def never() -> bool:
 class Pipeline:
     """What belongs to one checkpoint; see `checkpoint.load`.
 
-    preview: None until the first run when the checkpoint brought no table. Fitting one needs the image
-    tokenizer on its device, and where graphics cards are shared there is none before a run.
+    outline: what runs will take of memory. preview: None until the first run when the checkpoint brought no table.
+    Fitting one needs the image tokenizer on its device, and where graphics cards are shared there is none before a run.
     """
 
     model: DiMOO
     vq: VQModel
     vocab: Vocabulary
     defaults: Defaults
+    outline: Outline
     preview: Preview | None = None
 
     def run(self, request: Request, stop: Callable[[], bool] = never) -> Iterator[Frame | Answer]:
@@ -63,7 +66,9 @@ class Pipeline:
         """
         request = request.resolve(self.defaults)
         self.notes(request)
-        yield from self._talk(request, stop) if isinstance(request, Chat) else self._pictures(request, stop)
+        check_fits(self.need(request), self.model.device)
+        with out_of_memory():
+            yield from self._talk(request, stop) if isinstance(request, Chat) else self._pictures(request, stop)
 
     def notes(self, request: Request) -> list[str]:
         """Sentences about words the checkpoint does not know. Raises DimooError when it knows none.
@@ -87,10 +92,20 @@ class Pipeline:
         Raises DimooError for a request that cannot be met.
         """
         full = request.resolve(self.defaults)
-        planner = self._planner(self._no_codes)
-        work = planner.ask(full) if isinstance(full, Chat) else planner.draw(full)
-        operations = 2 * sum(p.numel() for p in self.model.parameters()) * work.rows()
+        work = self._plan(full, self._no_codes)
+        operations = 2 * self.outline.parameters * work.rows()
         return 10 + 1.5 * getattr(full, "count", 1) * (operations / CARD_FLOPS + 0.03 * work.steps())
+
+    def need(self, request: Request) -> Need:
+        """Memory that a request, its defaults filled in, takes. Raises DimooError if it cannot be met."""
+        given: list[tuple[int, int]] = []
+
+        def encode(picture: Image.Image) -> torch.Tensor:
+            codes = self._no_codes(picture)
+            given.append(tuple(codes.shape))
+            return codes
+
+        return self.outline.need(work_of(self._plan(request, encode), given))
 
     def encode(self, picture: Image.Image) -> torch.Tensor:
         """(h, w) long codes, on the CPU, of a picture whose sides are whole cells."""
@@ -104,15 +119,17 @@ class Pipeline:
         tiles = np.kron(masked.numpy(), np.ones((self.vq.cell, self.vq.cell), dtype=bool))
         return Image.fromarray(np.where(tiles[..., None], np.uint8(NEUTRAL), pixels))
 
-    def _planner(self, encode: Callable[[Image.Image], torch.Tensor]) -> Planner:
-        return Planner(self.vocab, self.defaults, encode, self.vq.cell)
+    def _plan(self, request: Request, encode: Encode) -> Plan | Talk:
+        """The plan of a request whose defaults are filled in; encode: a picture in whole cells -> (h, w) long codes."""
+        planner = Planner(self.vocab, self.defaults, encode, self.vq.cell)
+        return planner.ask(request) if isinstance(request, Chat) else planner.draw(request)
 
     def _no_codes(self, picture: Image.Image) -> torch.Tensor:
         return torch.zeros(picture.height // self.vq.cell, picture.width // self.vq.cell, dtype=torch.long)
 
     def _talk(self, request: Chat, stop: Callable[[], bool]) -> Iterator[Answer]:
         watch = Stopwatch(1)
-        talk = self._planner(self.encode).ask(request)
+        talk = self._plan(request, self.encode)
         with closing(answers(self.model.predict, self.vocab, talk, watch, stop)) as states:
             for answer in states:
                 if answer.done:
@@ -122,7 +139,7 @@ class Pipeline:
 
     def _pictures(self, request: Draw, stop: Callable[[], bool]) -> Iterator[Frame]:
         watch = Stopwatch(request.count)
-        plan = self._planner(self.encode).draw(request)
+        plan = self._plan(request, self.encode)
         if self.preview is None:
             self.preview = fit_unseen(self.vq)
         self.preview = self.preview.to(self.model.device)
@@ -195,7 +212,7 @@ class Pipeline:
         """Everything that decides what a result looks like, and how it came about."""
         settings = request.settings() | {
             "model": self.defaults.name,
-            "precision": str(self.model.dtype).removeprefix("torch."),
+            "precision": self.model.precision,
             "seconds": round(seconds, 2),
             "version": dimoo.__version__,
         }

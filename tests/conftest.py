@@ -26,6 +26,19 @@ WORDS = (
     "according text prompt"
 ).split()
 CODES = 64
+# what write_checkpoint needs for one that knows every task, with small pictures and short answers
+EVERY_TASK = {
+    "tasks": ["generate", "edit", "inpaint", "extrapolate", "chat"],
+    "max_area": 512 * 512,
+    "edit_side": 256,
+    "chat_sides": [64, 256],
+    "answer_length": 16,
+    "answer_block": 8,
+    "answer_steps": 16,
+    "text_only": False,
+    "instructions": ["a green ball", "a tree at night"],
+    "questions": ["is the ball red", "is the cube on the left"],
+}
 
 
 def write_tokenizer(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""The page in a real browser: streaming, stopping, downloading, waiting in line, a phone's width."""
+"""The page in a real browser: every tab, streaming, stopping, what goes from tab to tab, waiting in line, a phone's width."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, write_checkpoint
+from conftest import EVERY_TASK, ROOT, write_checkpoint
 from PIL import Image
 
 from dimoo.metadata import read_settings
@@ -43,7 +43,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """The real program with a checkpoint whose steps take some tens of milliseconds."""
-    folder = write_checkpoint(tmp_path_factory.mktemp("slower"), width=128, layers=4, steps=STEPS)
+    folder = write_checkpoint(tmp_path_factory.mktemp("slower"), width=128, layers=4, steps=STEPS, **EVERY_TASK)
     port = free_port()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     command = [sys.executable, str(ROOT / "app.py"), "--checkpoint", str(folder), "--port", str(port)]
@@ -101,29 +101,67 @@ def is_ours(url: str, address: str) -> bool:
     return url.startswith((address, "data:", "blob:"))
 
 
-def wait_for(page, phase: str) -> None:
-    page.wait_for_selector(f'.stage[data-phase="{phase}"]')
+def wait_for(page, phase: str, task: str = "generate") -> None:
+    from playwright.sync_api import TimeoutError
+
+    stage = page.locator(f"#{task}-stage .stage")
+    try:
+        page.wait_for_selector(f'#{task}-stage .stage[data-phase="{phase}"]')
+    except TimeoutError:
+        status = stage.locator(".stage-status").inner_text()
+        pytest.fail(f"{task} never was {phase}: it is {stage.get_attribute('data-phase')}, {status!r}")
 
 
 def generate(page, prompt: str = "a red ball") -> None:
-    page.fill("#prompt textarea", prompt)
+    page.fill("#generate-prompt textarea", prompt)
     page.click("#generate-run")
 
 
-def set_number(page, name: str, value: int) -> None:
-    page.fill(f"#{name} input[type=number]", str(value))
-    page.press(f"#{name} input[type=number]", "Tab")
+def open_tab(page, task: str) -> None:
+    page.click(f"#{task}-tab-button")
+    page.wait_for_selector(f"#{task}-run:visible")
+
+
+def upload(page, name: str, path: Path) -> None:
+    page.set_input_files(f"#{name} input[type=file]", str(path))
+    page.wait_for_selector(f"#{name} img")
+
+
+def run(page, task: str, steps: int = 3) -> None:
+    """Runs a tab with few steps, to the end."""
+    set_number(page, "steps", steps, task)
+    page.click(f"#{task}-run")
+    wait_for(page, "done", task)
+    page.wait_for_selector(f"#{task}-details .details-prompt")
+
+
+def set_number(page, name: str, value: int, task: str = "generate") -> None:
+    page.fill(f"#{task}-{name} input[type=number]", str(value))
+    page.press(f"#{task}-{name} input[type=number]", "Tab")
 
 
 def canvas(page) -> str:
     return page.evaluate("document.querySelector('.stage canvas').toDataURL('image/png')")
 
 
-def download(page, folder: Path) -> Path:
+def download(page, folder: Path, task: str = "generate") -> Path:
     with page.expect_download() as event:
-        page.click("#generate-download")
+        page.click(f"#{task}-download")
     path = folder / event.value.suggested_filename
     event.value.save_as(path)
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory) -> Path:
+    """A picture in which no two places are alike."""
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)).save(path)
     return path
 
 
@@ -239,28 +277,28 @@ def test_seeds_and_settings_are_reused(visit, tmp_path):
     wait_for(page, "done")
     page.wait_for_selector("#generate-reuse-seed:visible")
     page.click("#generate-reuse-seed")
-    page.wait_for_selector("#random-seed input:not(:checked)")
+    page.wait_for_selector("#generate-random-seed input:not(:checked)")
     first = download(page, tmp_path)
-    assert page.input_value("#seed input") == str(read_settings(first)["seed"])
+    assert page.input_value("#generate-seed input") == str(read_settings(first)["seed"])
     first = first.rename(tmp_path / "first.png")
     generate(page)
     page.wait_for_function("document.querySelectorAll('#generate-gallery .thumbnail-item').length === 2")
     again = download(page, tmp_path)
     assert np.array_equal(np.asarray(Image.open(first)), np.asarray(Image.open(again)))
     other = visit()
-    other.set_input_files('input[type="file"]', str(first))
-    other.wait_for_function("document.querySelector('#prompt textarea').value === 'a red ball'")
-    assert other.input_value("#steps input[type=number]") == "3"
-    assert other.input_value("#seed input") == str(read_settings(first)["seed"])
+    other.set_input_files("#generate-tab input[type=file]", str(first))
+    other.wait_for_function("document.querySelector('#generate-prompt textarea').value === 'a red ball'")
+    assert other.input_value("#generate-steps input[type=number]") == "3"
+    assert other.input_value("#generate-seed input") == str(read_settings(first)["seed"])
 
 
 def test_examples_and_surprises_fill_in_the_prompt(visit):
     page = visit()
-    page.click("#examples button >> nth=1")
-    page.wait_for_function("document.querySelector('#prompt textarea').value === 'a blue cube in the snow'")
+    page.click("#generate-examples button >> nth=1")
+    page.wait_for_function("document.querySelector('#generate-prompt textarea').value === 'a blue cube in the snow'")
     page.click("#surprise")
     page.wait_for_function(
-        "!['', 'a blue cube in the snow'].includes(document.querySelector('#prompt textarea').value)"
+        "!['', 'a blue cube in the snow'].includes(document.querySelector('#generate-prompt textarea').value)"
     )
 
 
@@ -294,6 +332,191 @@ def test_unknown_words_are_noted_and_nothing_is_injected(visit):
     assert page.evaluate("window.injected") is None
 
 
+# The other tabs
+
+
+def test_a_picture_is_edited_and_compared(visit, photo, tmp_path):
+    page = visit()
+    open_tab(page, "edit")
+    upload(page, "edit-image", photo)
+    page.fill("#edit-prompt textarea", "a green ball")
+    run(page, "edit")
+    settings = read_settings(download(page, tmp_path, "edit"))
+    assert settings["task"] == "edit" and settings["prompt"] == "a green ball"
+    page.click('#edit-stage [data-view="compare"]')
+    page.wait_for_selector('#edit-stage .stage[data-showing="both"] .stage-before')
+    cut = page.locator("#edit-stage .stage-cut")
+    cut.focus()
+    page.keyboard.press("Home")
+    assert page.evaluate("document.querySelector('#edit-stage .stage').style.getPropertyValue('--cut')") == "0%"
+    page.click("#edit-kind label >> text=New view")
+    page.wait_for_selector("#edit-direction:visible")
+    page.wait_for_selector("#edit-prompt", state="hidden")
+    page.click("#edit-direction label >> text=Back")
+    run(page, "edit", 2)
+    page.wait_for_selector("#edit-details .details-prompt >> text=Another view: back")
+
+
+def test_maps_are_made_from_a_picture(visit, photo):
+    page = visit()
+    open_tab(page, "edit")
+    page.click("#edit-kind label >> text=Control map")
+    page.wait_for_selector("#edit-make-map:visible")
+    upload(page, "edit-image", photo)
+    source = "document.querySelector('#edit-image img').src"
+    page.click("#edit-make-map")
+    page.wait_for_function(f"{source}.includes('canny')")
+    page.click("#edit-map label >> text=Depth")
+    set_number(page, "steps", 2, "edit")
+    page.click("#edit-make-map")
+    wait_for(page, "done", "edit")
+    page.wait_for_function(f"{source}.includes('predict-depth')")
+
+
+def test_what_is_painted_is_redrawn_and_nothing_else(visit, photo, tmp_path):
+    from playwright.sync_api import TimeoutError
+
+    page = visit()
+    open_tab(page, "inpaint")
+    upload(page, "inpaint-image", photo)
+    editor = page.locator("#inpaint-editor canvas").first
+    counted = page.locator("#inpaint-cells figcaption")
+    for _ in range(10):  # the editor takes its time to load a picture
+        editor.scroll_into_view_if_needed()
+        box = editor.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 30, y + 8, steps=4)
+        page.mouse.up()
+        page.click("#inpaint-show")
+        try:
+            counted.wait_for(timeout=4000)
+            break
+        except TimeoutError:
+            continue
+    count = int(re.match(r"(\d+) of 256 tokens will be redrawn", counted.inner_text())[1])
+    assert 1 < count < 60
+    page.fill("#inpaint-prompt textarea", "a red ball")
+    set_number(page, "steps", STEPS, "inpaint")
+    page.click("#inpaint-run")
+    seen = set()
+    while page.locator('#inpaint-stage .stage:is([data-phase="done"], [data-phase="failed"])').count() == 0:
+        seen.add(page.get_attribute("#inpaint-stage .stage", "data-drawn"))
+    assert len(seen) >= 2
+    wait_for(page, "done", "inpaint")
+    page.wait_for_selector("#inpaint-details .details-prompt")
+    result = download(page, tmp_path, "inpaint")
+    changed = (pixels(result) != pixels(photo)).any(-1).reshape(16, 16, 16, 16).any((1, 3))
+    assert 0 < changed.sum() <= count and read_settings(result)["steps"] == STEPS
+
+    # its settings open the tab that made it, in another session
+    other = visit()
+    other.set_input_files("#generate-tab input[type=file]", str(result))
+    other.wait_for_selector("#inpaint-run:visible")
+    other.wait_for_function("document.querySelector('#inpaint-prompt textarea').value === 'a red ball'")
+    assert other.input_value("#inpaint-seed input") == str(read_settings(result)["seed"])
+
+
+def test_a_picture_grows_to_the_left(visit, photo, tmp_path):
+    page = visit()
+    open_tab(page, "extrapolate")
+    upload(page, "extrapolate-image", photo)
+    set_number(page, "left", 64, "extrapolate")
+    page.wait_for_selector("#extrapolate-layout figcaption >> text=256 × 256 → 320 × 256 pixels: 64 on the left")
+    run(page, "extrapolate", 4)
+    result = pixels(download(page, tmp_path, "extrapolate"))
+    assert result.shape == (256, 320, 3) and np.array_equal(result[:, 64:], pixels(photo))
+    page.click("#extrapolate-aspect label >> text=16 : 9")
+    page.wait_for_selector("#extrapolate-layout figcaption >> text=→ 464 × 256 pixels")
+    page.click("#extrapolate-align label >> text=Left or top")
+    page.wait_for_selector("#extrapolate-layout figcaption >> text=208 on the right")
+
+
+def test_a_talk_goes_on(visit, photo):
+    page = visit()
+    open_tab(page, "chat")
+    page.set_input_files("#chat-images input[type=file]", str(photo))
+    page.wait_for_selector("#chat-images .thumbnail-item img")
+    answers = page.locator("#chat-talk [data-testid=bot]")
+    page.evaluate(
+        "new MutationObserver(() => { window.masked ||= document.querySelector('#chat-talk').textContent.includes('░'); })"
+        ".observe(document.querySelector('#chat-tab'), { subtree: true, childList: true, characterData: true })"
+    )
+    for number, question in enumerate(("is the ball <b>red</b>", "is the cube on the left"), 1):
+        page.fill("#chat-prompt textarea", question)
+        page.press("#chat-prompt textarea", "Enter")
+        page.wait_for_function(f"document.querySelectorAll('#chat-talk [data-testid=bot]').length === {number}")
+        wait_for(page, "done", "chat")
+        assert page.inner_text("#chat-stage .stage-status").startswith("Answered in")
+    assert page.evaluate("window.masked") is True
+    assert answers.count() == 2 and page.locator("#chat-talk [data-testid=user] img").count() == 1
+    assert "<b>red</b>" in page.inner_text("#chat-talk")
+    page.click("#chat-examples button >> nth=0")
+    page.wait_for_function("document.querySelector('#chat-prompt textarea').value.startsWith('how many')")
+    page.fill("#chat-prompt textarea", "is the ball red")
+    page.click("#chat-run")
+    page.wait_for_function("document.querySelectorAll('#chat-talk [data-testid=user] img').length === 2")
+    wait_for(page, "done", "chat")
+    page.click("#chat-clear")
+    page.wait_for_function("!document.querySelector('#chat-talk [data-testid=bot]')")
+
+
+def test_pictures_travel_between_tabs(visit):
+    page = visit()
+    set_number(page, "steps", 3)
+    generate(page, "a red ball")
+    wait_for(page, "done")
+    page.wait_for_selector("#generate-send-edit:visible")
+    for task, picture in (("edit", "image img"), ("extrapolate", "image img"), ("chat", "images .thumbnail-item img")):
+        page.click(f"#generate-send-{task}")
+        page.wait_for_selector(f"#{task}-run:visible")
+        page.wait_for_selector(f"#{task}-{picture}")
+        page.click("#generate-tab-button")
+    assert page.input_value("#extrapolate-prompt textarea") == "a red ball"
+    page.click("#generate-retouch")
+    page.wait_for_selector("#inpaint-run:visible")
+    page.wait_for_function("document.querySelector('#inpaint-prompt textarea').value === 'a red ball'")
+    page.wait_for_selector("#inpaint-image img")
+    # the gallery is the session's, and a picture's settings go back to where it was made
+    page.wait_for_selector("#generate-tab-button")
+    open_tab(page, "edit")
+    page.click("#edit-gallery .thumbnail-item")
+    page.wait_for_selector('#edit-stage .stage[data-showing="final"]')
+    page.click("#edit-reuse")
+    page.wait_for_selector("#generate-run:visible")
+    page.wait_for_selector("#generate-random-seed input:not(:checked)")
+
+
+def test_examples_run_at_a_click(visit):
+    page = visit()
+    for task in ("edit", "extrapolate"):
+        open_tab(page, task)
+        page.click(f"#{task}-examples button >> nth=0")
+        page.wait_for_selector(f"#{task}-image img")
+        page.fill(f"#{task}-prompt textarea", "a red ball")  # Testville knows few words
+        run(page, task, 2)
+
+
+@pytest.mark.parametrize("task", ["edit", "extrapolate"])
+def test_what_is_no_picture_is_said(visit, tmp_path, photo, task):
+    page = visit()
+    open_tab(page, task)
+    page.click(f"#{task}-run")
+    wait_for(page, "failed", task)
+    assert "Picture is missing" in page.inner_text(f"#{task}-stage .stage-status")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(photo.read_bytes()[:4000])
+    page.set_input_files(f"#{task}-image input[type=file]", str(broken))
+    page.wait_for_selector(f"#{task}-image img")
+    page.fill(f"#{task}-prompt textarea", "a ball")
+    page.click(f"#{task}-run")
+    page.wait_for_selector(f"#{task}-stage .stage-status >> text=broken.png cannot be read as a picture")
+
+
+# Phones
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_needs_no_sideways_scrolling(visit, scheme):
     page = visit(viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True, is_mobile=True)
@@ -304,8 +527,13 @@ def test_a_phone_needs_no_sideways_scrolling(visit, scheme):
     page.wait_for_selector("#generate-gallery .thumbnail-item img")
     widths.append(page.evaluate("document.documentElement.scrollWidth"))
     assert max(widths) <= 390
-    stage, settings = (page.locator(selector).bounding_box() for selector in (".stage-view", "#steps"))
+    stage, settings = (page.locator(selector).bounding_box() for selector in (".stage-view", "#generate-steps"))
     assert stage["width"] > 330 and stage["y"] < settings["y"]
+    for task in EVERY_TASK["tasks"][1:] if scheme == "light" else ():
+        open_tab(page, task)
+        page.click(f"#{task}-examples button >> nth=1")
+        page.wait_for_selector(f"#{task}-image img, #{task}-images .thumbnail-item img")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, task
     background = page.evaluate(
         "getComputedStyle(document.querySelector('.gradio-container')).backgroundColor"
     )

@@ -13,42 +13,43 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dimoo.errors import DimooError
-from dimoo.metadata import read_settings, save_png
-from dimoo.tasks import Generate
+from dimoo.frames import Frame
+from dimoo.metadata import read_settings
+from dimoo.tasks import Edit, Extrapolate, Generate, Inpaint
 from dimoo.ui import files
 from dimoo.ui.controls import literal, split_size, surprise_script
-from dimoo.ui.gallery import choose, details_html, publish
-from dimoo.ui.generate import load_settings, request_of
+from dimoo.ui.easel import Easel, reused_seed
+from dimoo.ui.gallery import MOST_PICTURES, added, before, choose, details_html, given_pictures, publish, title_of
+from dimoo.ui.generate import request_of
 from dimoo.ui.line import Line, StopSign, new_ticket
 from dimoo.ui.stage import Pace, pack_frame, status_line
-from dimoo.ui.workbench import BROKEN, Shop, Workbench
+from dimoo.ui.workbench import BROKEN, Shop
 
 # What a run sends
 
 
 @pytest.fixture
-def workbench(pipeline):
+def easel(pipeline):
     def run(request, sign):
         return pipeline.run(request, StopSign(sign).seen)
 
     with gr.Blocks():
-        yield Workbench(Shop(run, pipeline.notes), "test")
+        yield Easel(Shop(run, pipeline.notes, pipeline.defaults, gr.State([])), "test")
 
 
-def joined(workbench) -> str:
+def joined(easel) -> str:
     ticket = new_ticket()
-    workbench.shop.line.join(ticket)
+    easel.shop.line.join(ticket)
     return ticket
 
 
-def make(**values):
-    return lambda: Generate(**{"prompt": "a red ball", "steps": 6, "seed": 1, **values})
+def make(**values) -> Generate:
+    return Generate(**{"prompt": "a red ball", "steps": 6, "seed": 1, **values})
 
 
-def test_a_run_starts_at_once_and_ends_with_a_picture(workbench):
-    ticket = joined(workbench)
-    sent = list(workbench._run(ticket, [], make(), ()))
+def test_a_run_starts_at_once_and_ends_with_a_picture(easel):
+    ticket = joined(easel)
+    sent = list(easel.run(ticket, make(), []))
     messages = [message for message, _ in sent]
     assert messages[0]["status"] == "Starting …" and not messages[0]["frames"]
     assert {message["phase"] for message in messages[:-1]} == {"running"}
@@ -58,12 +59,12 @@ def test_a_run_starts_at_once_and_ends_with_a_picture(workbench):
     assert end["phase"] == "done" and end["fresh"] and end["final"].startswith("data:image/jpeg;base64,")
     assert end["status"].endswith("seed 1")
     assert read_settings(pictures[0].path)["seed"] == 1
-    assert not workbench.shop.line.holds(ticket)
+    assert not easel.shop.line.holds(ticket)
 
 
-def test_messages_are_small_and_not_too_many(workbench):
+def test_messages_are_small_and_not_too_many(easel):
     begin = time.monotonic()
-    sent = list(workbench._run(joined(workbench), [], make(steps=100), ()))
+    sent = list(easel.run(joined(easel), make(steps=100), []))
     assert len(sent) <= 4 + 12 * (time.monotonic() - begin)
     assert max(len(json.dumps(frame)) for message, _ in sent for frame in message["frames"]) < 8000
 
@@ -80,30 +81,37 @@ def test_pace_is_an_average_without_bursts():
     assert sum(pace.due() for _ in range(50)) <= 2
 
 
-def test_several_pictures_are_kept_newest_first(workbench):
-    sent = list(workbench._run(joined(workbench), ["older"], make(count=2), ()))
+def test_several_pictures_are_kept_newest_first(easel):
+    sent = list(easel.run(joined(easel), make(count=2), ["older"]))
     assert [p if p == "older" else p.settings["seed"] for p in sent[-1][1]] == [2, 1, "older"]
     assert [message["phase"] for message, _ in sent if message["final"]] == ["running", "done"]
     assert sent[-1][0]["status"].startswith("Finished in")
 
 
-def test_stop_ends_within_a_step_and_keeps_the_picture(workbench):
-    ticket = joined(workbench)
-    run = workbench._run(ticket, [], make(steps=100, count=3), ())
+def test_a_session_keeps_so_many_pictures_and_no_more():
+    pictures = []
+    for number in range(MOST_PICTURES + 5):
+        pictures = added(number, pictures)
+    assert pictures == list(range(MOST_PICTURES + 4, 4, -1))
+
+
+def test_stop_ends_within_a_step_and_keeps_the_picture(easel):
+    ticket = joined(easel)
+    run = easel.run(ticket, make(steps=100, count=3), [])
     list(islice(run, 3))
-    workbench._stop(ticket)
+    easel.halt(ticket)
     end, pictures = list(run)[-1]
     assert end["phase"] == "stopped" and end["status"].startswith("Stopped at step")
     stopped = read_settings(pictures[0].path)["stopped"]
     assert 0 < int(stopped.split("/")[0]) < 100 and stopped.endswith("/100")
     assert not StopSign.of(ticket).seen()
-    assert list(workbench._run(joined(workbench), [], make(), ()))[-1][0]["phase"] == "done"
+    assert list(easel.run(joined(easel), make(), []))[-1][0]["phase"] == "done"
 
 
-def test_a_cancelled_run_frees_everything(workbench):
-    ticket = joined(workbench)
+def test_a_cancelled_run_frees_everything(easel):
+    ticket = joined(easel)
     closed = []
-    inner = workbench.shop.run
+    inner = easel.shop.run
 
     def watched(request, sign):
         try:
@@ -111,78 +119,123 @@ def test_a_cancelled_run_frees_everything(workbench):
         finally:
             closed.append(True)
 
-    workbench.shop.run = watched
-    run = workbench._run(ticket, [], make(), ())
+    easel.shop.run = watched
+    run = easel.run(ticket, make(), [])
     list(islice(run, 2))
     run.close()
     assert closed == [True]
-    assert not workbench.shop.line.holds(ticket)
+    assert not easel.shop.line.holds(ticket)
 
 
-def test_a_ticket_that_is_not_in_the_line_does_not_run(workbench):
-    assert list(workbench._run("", [], make(), ())) == []
-    assert list(workbench._run(new_ticket(), [], make(), ())) == []
-    workbench._stop("")
+def test_a_ticket_that_is_not_in_the_line_does_not_run(easel):
+    assert list(easel.run("", make(), [])) == []
+    assert list(easel.run(new_ticket(), make(), [])) == []
+    assert list(easel.run(joined(easel), None, [])) == []
+    easel.halt("")
     assert not StopSign.of("").path.is_file()
 
 
-def test_a_request_that_cannot_run_never_waits(workbench):
+def test_a_request_that_cannot_run_never_waits(easel):
     for values, sentence in (({"prompt": ""}, "Prompt is empty"), ({"prompt": "dragon"}, "knows none")):
-        ticket, message = workbench._begin("", make(**values), ())
-        assert message["phase"] == "failed" and sentence in message["status"]
-        assert not workbench.shop.line.holds(ticket)
+        ticket, request, message = easel.begin("", lambda values=values: make(**values))
+        assert message["phase"] == "failed" and sentence in message["status"] and request is None
+        assert not easel.shop.line.holds(ticket)
 
 
-def test_one_run_at_a_time_and_session(workbench):
-    ticket, message = workbench._begin("", make(prompt="a red dragon ball"), ())
-    assert message["phase"] == "waiting" and "dragon" in message["notes"][0]
-    again, update = workbench._begin(ticket, make(), ())
+def test_one_run_at_a_time_and_tab(easel):
+    ticket, request, message = easel.begin("", lambda: make(prompt="a red dragon ball"))
+    assert message["phase"] == "waiting" and "dragon" in message["notes"][0] and request.seed == 1
+    again, _, update = easel.begin(ticket, make)
     assert again == ticket and update == gr.skip()
 
 
-def test_a_full_queue_is_said(workbench):
-    ticket, _ = workbench._begin("", make(), ())
-    assert "Too many people" in workbench._refused(ticket)["status"]
-    assert not workbench.shop.line.holds(ticket)
-    assert workbench._refused(ticket) == gr.skip()
+def test_a_full_queue_is_said(easel):
+    ticket, *_ = easel.begin("", make)
+    assert "Too many people" in easel.refused(ticket)["status"]
+    assert not easel.shop.line.holds(ticket)
+    assert easel.refused(ticket) == gr.skip()
 
 
-def test_leaving_the_line(workbench):
-    ticket, _ = workbench._begin("", make(), ())
-    assert workbench._leave(ticket)["phase"] == "idle"
-    assert list(workbench._run(ticket, [], make(), ())) == []
+def test_leaving_the_line(easel):
+    ticket, request, _ = easel.begin("", make)
+    assert easel.quit_line(ticket)["phase"] == "idle"
+    assert list(easel.run(ticket, request, [])) == []
 
 
-def test_what_breaks_is_logged_and_said_plainly(workbench, caplog):
+def test_what_breaks_is_logged_and_said_plainly(easel, caplog):
     def broken(request, sign):
         raise RuntimeError("secret <path>")
         yield
 
-    workbench.shop.run = broken
-    message, _ = list(workbench._run(joined(workbench), [], make(), ()))[-1]
+    easel.shop.run = broken
+    message, _ = list(easel.run(joined(easel), make(), []))[-1]
     assert message["phase"] == "failed" and message["status"] == BROKEN
     assert "secret" in caplog.text
 
 
-def test_pictures_of_the_session_come_back(workbench):
-    pictures = list(workbench._run(joined(workbench), [], make(count=2), ()))[-1][1]
+# The session
+
+
+def test_pictures_of_the_session_come_back(easel):
+    pictures = list(easel.run(joined(easel), make(count=2), []))[-1][1]
     chosen, details, download, gallery = publish(pictures)
     assert chosen == pictures[0] and download == str(pictures[0].path)
-    assert [path for path, _ in gallery] == [str(p.path) for p in pictures]
+    assert gallery == [(str(p.path), "a red ball") for p in pictures]
     event = type("Event", (), {"index": 1})()
     message, chosen, details, download = choose(pictures, event)
     assert chosen == pictures[1] and message["final"] and not message["fresh"]
     assert (message["run"], message["index"]) == (pictures[1].ticket, 0)
-    assert publish([])[0] == gr.skip()
+    assert publish([])[0] == gr.skip() and choose([], event)[0] == gr.skip()
+    assert reused_seed(pictures[1]) == (1, False) and reused_seed(None)[0] == gr.skip()
 
 
-def test_old_pictures_are_swept_up(workbench, served_files):
-    picture = list(workbench._run(joined(workbench), [], make(), ()))[-1][1][0]
+def test_old_pictures_are_swept_up(easel, served_files):
+    picture = list(easel.run(joined(easel), make(), []))[-1][1][0]
     assert picture.path.is_relative_to(served_files)
     files.sweep()
     assert picture.path.exists()
     files.sweep(age=-1)
     assert not picture.path.exists()
+
+
+def drawn(request, size=(64, 48)) -> Frame:
+    """The last frame of a run that drew a grey picture."""
+    grid = np.zeros((size[1] // 16, size[0] // 16))
+    settings = request.settings() | {"width": size[0], "height": size[1], "seconds": 1.0}
+    settings |= {"seed": 1, "steps": 2, "guidance": 1.0, "temperature": 1.0}
+    preview = np.zeros((*[4 * side for side in grid.shape], 3), np.uint8)
+    image = Image.new("RGB", size, "grey")
+    return Frame(2, 2, 1.0, 0.0, 0, 1, 1, grid, grid > 0, grid, preview, image, settings)
+
+
+def test_a_picture_keeps_what_it_was_made_from(easel):
+    red = Image.new("RGB", (64, 48), "red")
+    request = Inpaint(red, Image.new("L", (64, 48), 255), "a ball")
+    easel.shop.run = lambda request, sign: (drawn(r) for r in [request])
+    message, [picture] = list(easel.run(joined(easel), request, []))[-1]
+    assert set(picture.given) == {"image", "mask"} and message["before"].startswith("data:image/jpeg")
+    assert Image.open(picture.given["image"]).getpixel((0, 0)) == (255, 0, 0)
+    assert Image.open(picture.before).size == (64, 48)
+    back, *_ = choose([picture], type("Event", (), {"index": 0})())
+    assert back["before"] == message["before"]
+
+
+def test_what_there_is_to_compare():
+    red, result = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (128, 64))
+    grown = before(Extrapolate(red, left=64), result)
+    assert grown.size == (128, 64) and grown.getpixel((127, 5)) == (255, 0, 0) and grown.getpixel((5, 5)) != (255, 0, 0)
+    assert before(Edit(red, prompt="a ball"), result).size == (128, 64)
+    assert before(Edit(red, kind="view"), result) is None and before(make(), result) is None
+    assert given_pictures(make()) == {} and set(given_pictures(Edit(red, kind="style", reference=red))) == {"image", "reference"}
+
+
+def test_every_picture_has_words():
+    red = Image.new("RGB", (64, 64), "red")
+    assert title_of(Edit(red, kind="predict", map="depth").settings()) == "Depth of a picture"
+    assert title_of(Edit(red, kind="view", direction="back").settings()) == "Another view: back"
+    assert title_of(Edit(red, kind="style", reference=red).settings()) == "In the style of another picture"
+    assert title_of(Extrapolate(red, left=16).settings()) == "A picture continued"
+    assert title_of(Inpaint(red, red, "a ball").settings()) == "a ball"
 
 
 def test_frames_are_packed_for_the_browser(pipeline):
@@ -198,10 +251,8 @@ def test_frames_are_packed_for_the_browser(pipeline):
 
 
 def test_text_from_people_is_escaped():
-    settings = Generate(
-        "<img src=x onerror=alert(1)>", width=64, height=64, steps=1, guidance=1, temperature=1, seed=1
-    )
-    html = details_html(settings.settings() | {"seconds": 1.0, "model": "Testville"})
+    settings = Generate("<img src=x onerror=alert(1)>", 64, 64, steps=1, guidance=1, temperature=1, seed=1).settings()
+    html = details_html(settings | {"seconds": 1.0, "model": "Testville"})
     assert "<img" not in html and "&lt;img" in html
     assert "</script" not in surprise_script(['"</script>'])
     assert not set(literal("`${x}` {{y}} \\n")) & set("`$\\{")
@@ -211,21 +262,11 @@ def test_text_from_people_is_escaped():
 
 
 def test_controls_make_requests():
-    request = request_of("a ball", "320x192", 8, 2.5, 0.5, 7, False, 2)
-    assert request == Generate("a ball", 320, 192, 8, 2.5, 0.5, 7, 2)
-    assert request_of("a ball", "320x192", 8, 2.5, 0.5, 7, True, 1).seed is None
+    values = {"prompt": "a ball", "steps": 8, "guidance": 2.5, "temperature": 0.5, "seed": 7, "count": 2, "cache": True}
+    request = request_of("320x192", **values, random_seed=False)
+    assert request == Generate("a ball", 320, 192, steps=8, guidance=2.5, temperature=0.5, seed=7, count=2, cache=True)
+    assert request_of("320x192", **values, random_seed=True).seed is None
     assert split_size(None) == (None, None)
-
-
-def test_settings_are_loaded_from_a_picture(tmp_path):
-    settings = Generate("a ball", 320, 192, 8, 2.5, 0.5, 7).settings()
-    path = save_png(Image.new("RGB", (8, 8)), settings, tmp_path / "a.png")
-    assert load_settings(str(path), "256x256") == ("a ball", "320x192", 8, 2.5, 0.5, 7, False)
-    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
-    with pytest.raises(gr.Error, match="carries no settings"):
-        load_settings(str(tmp_path / "plain.png"), None)
-    with pytest.raises(DimooError):
-        read_settings(tmp_path / "plain.png")
 
 
 # The line

@@ -1,24 +1,34 @@
-"""The public endpoint /generate, for gradio_client and plain HTTP."""
+"""The public endpoints, one per task, for gradio_client, plain HTTP and, where it is installed, MCP.
+
+Their docstrings are what API documentation and MCP clients show. Values are checked by the requests.
+"""
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 from gradio.data_classes import FileData
+from gradio_client.utils import is_file_obj_with_meta
 
 from dimoo.errors import DimooError
-from dimoo.tasks import Generate
-from dimoo.ui.files import keep
+from dimoo.frames import Answer, Frame
+from dimoo.tasks import DIRECTIONS, MAPS, Chat, Edit, Extrapolate, Generate, Inpaint, Request
+from dimoo.ui.files import keep, opened
 from dimoo.ui.line import StopSign, new_ticket
 from dimoo.ui.workbench import Shop
 
+Pictures = tuple[list[FileData], list[dict[str, Any]]]
+Words = tuple[str, dict[str, Any]]
+Kind, Map, Direction = (Literal[tuple(words)] for words in (Edit.KINDS, MAPS, DIRECTIONS))
 
-def generate_endpoint(shop: Shop) -> Callable[..., Iterator[tuple]]:
-    """The function behind /generate."""
+
+def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
+    """The functions behind the endpoints, by task. Their annotations are of one item: that is what Gradio reads."""
 
     def generate(
         prompt: str,
@@ -29,7 +39,8 @@ def generate_endpoint(shop: Shop) -> Callable[..., Iterator[tuple]]:
         temperature: float | None = None,
         seed: int | None = None,
         count: int = 1,
-    ) -> tuple[list[FileData], list[dict[str, Any]]]:  # of one item: that is what Gradio reads of a generator
+        cache: bool = False,
+    ) -> Pictures:
         """Makes pictures from a text with Lumina-DiMOO.
 
         Parameters:
@@ -41,26 +52,205 @@ def generate_endpoint(shop: Shop) -> Callable[..., Iterator[tuple]]:
             temperature: chance in the choice of tokens, 0 for none
             seed: the same seed and settings give the same picture; a random one if left out
             count: how many pictures, with consecutive seeds
+            cache: reuse keys and values of settled tokens, which is faster and changes the picture slightly
         Returns:
             PNG files that carry their settings, and the settings of each; both grow picture by picture
         """
-        ticket = new_ticket()
-        files: list[dict[str, Any]] = []
-        settings: list[dict[str, Any]] = []
-        shop.line.start(ticket)
-        try:
-            request = Generate(prompt, width, height, steps, guidance, temperature, seed, count)
-            shop.notes(request)
-            yield files, settings
-            with closing(shop.run(request, str(StopSign.of(ticket).path))) as frames:
-                for frame in frames:
-                    if frame.image is not None:
-                        files = [*files, FileData(path=str(keep(frame, ticket).path)).model_dump()]
-                        settings = [*settings, frame.settings]
-                    yield files, settings  # every step, so that a client that hangs up ends the run
-        except DimooError as error:
-            raise gr.Error(html.escape(str(error)), print_exception=False) from error
-        finally:
-            shop.line.leave(ticket)
+        yield from draw(shop, lambda: Generate(
+            prompt, width, height, steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache
+        ))  # fmt: skip
 
-    return generate
+    def edit(
+        image: FileData,
+        prompt: str = "",
+        kind: Kind = "instruct",
+        reference: FileData | None = None,
+        map: Map = "canny",
+        direction: Direction = "left",
+        steps: int | None = None,
+        guidance: float | None = None,
+        guidance_image: float | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        count: int = 1,
+        cache: bool = False,
+    ) -> Pictures:
+        """Makes a picture from a picture with Lumina-DiMOO: edits, control maps, subjects, styles, maps and views.
+
+        Parameters:
+            image: the picture to start from; for the kind control, the map
+            prompt: the instruction for the kind instruct; what to draw for control and subject; else not used
+            kind: instruct, control, subject, style, predict or view
+            reference: a picture in the style to take over, for the kind style
+            map: canny, hed, depth or openpose: what image is for the kind control, or what to make of it for predict
+            direction: left, right or back, from where the kind view looks
+            steps: passes of the model per picture
+            guidance: how strongly the picture follows the words, 0 for not at all
+            guidance_image: how strongly the picture follows the given one, 0 for not at all
+            temperature: chance in the choice of tokens, 0 for none
+            seed: the same seed and settings give the same picture; a random one if left out
+            count: how many pictures, with consecutive seeds
+            cache: reuse keys and values of settled tokens, which is faster and changes the picture slightly
+        Returns:
+            PNG files that carry their settings, and the settings of each; both grow picture by picture
+        """
+        yield from draw(shop, lambda: Edit(
+            opened(sent(image)), kind, prompt, opened(sent(reference)), map, direction, guidance_image,
+            steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache,
+        ))  # fmt: skip
+
+    def inpaint(
+        image: FileData,
+        mask: FileData,
+        prompt: str = "",
+        invert: bool = False,
+        grow: int = 0,
+        feather: int = 8,
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        count: int = 1,
+        cache: bool = False,
+    ) -> Pictures:
+        """Draws a part of a picture anew with Lumina-DiMOO; everything outside the mask's tokens stays bit for bit.
+
+        Parameters:
+            image: the picture to repair
+            mask: a picture of the same shape, white where to draw anew
+            prompt: what the whole picture shows, in words; may be empty
+            invert: draw everything but the mask anew
+            grow: pixels by which the mask grows on every side
+            feather: pixels over which old fades into new, inside of what is redrawn
+            steps: passes of the model per picture
+            guidance: how strongly the picture follows the prompt, 0 for not at all
+            temperature: chance in the choice of tokens, 0 for none
+            seed: the same seed and settings give the same picture; a random one if left out
+            count: how many pictures, with consecutive seeds
+            cache: reuse keys and values of settled tokens, which is faster and changes the picture slightly
+        Returns:
+            PNG files that carry their settings, and the settings of each; both grow picture by picture
+        """
+        yield from draw(shop, lambda: Inpaint(
+            opened(sent(image)), sent(mask), prompt, invert, grow, feather,
+            steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache,
+        ))  # fmt: skip
+
+    def extrapolate(
+        image: FileData,
+        prompt: str = "",
+        left: int = 0,
+        right: int = 0,
+        top: int = 0,
+        bottom: int = 0,
+        feather: int = 8,
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        count: int = 1,
+        cache: bool = False,
+    ) -> Pictures:
+        """Continues a picture beyond its sides with Lumina-DiMOO; the given pixels stay as they are.
+
+        Parameters:
+            image: the picture to continue
+            prompt: what the whole picture shows, in words; may be empty
+            left: pixels to add on the left, a multiple of 16
+            right: pixels to add on the right, a multiple of 16
+            top: pixels to add at the top, a multiple of 16
+            bottom: pixels to add at the bottom, a multiple of 16
+            feather: pixels over which old and new fade into each other, inside of what is new
+            steps: passes of the model per picture
+            guidance: how strongly the picture follows the prompt, 0 for not at all
+            temperature: chance in the choice of tokens, 0 for none
+            seed: the same seed and settings give the same picture; a random one if left out
+            count: how many pictures, with consecutive seeds
+            cache: reuse keys and values of settled tokens, which is faster and changes the picture slightly
+        Returns:
+            PNG files that carry their settings, and the settings of each; both grow picture by picture
+        """
+        yield from draw(shop, lambda: Extrapolate(
+            opened(sent(image)), prompt, left, right, top, bottom, feather,
+            steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache,
+        ))  # fmt: skip
+
+    def chat(
+        question: str,
+        images: list[FileData] | None = None,
+        short: bool = False,
+        length: int | None = None,
+        block: int | None = None,
+        steps: int | None = None,
+        cache: bool = True,
+    ) -> Words:
+        """Answers a question about pictures with Lumina-DiMOO.
+
+        Parameters:
+            question: what to ask, in words
+            images: up to four pictures that the question is about, as files or as data: addresses
+            short: a word or phrase instead of sentences
+            length: tokens that the answer has at most
+            block: tokens that are unmasked together, block by block
+            steps: passes of the model for the whole answer
+            cache: keep keys and values of everything outside the current block, which is faster
+        Returns:
+            the answer as far as it is decided, and at the end its settings
+        """
+        yield from answer(shop, lambda: Chat(
+            tuple(opened(sent(image)) for image in images or ()), question, short, length, block, steps, cache
+        ))  # fmt: skip
+
+    return {"generate": generate, "edit": edit, "inpaint": inpaint, "extrapolate": extrapolate, "chat": chat}
+
+
+def sent(file: Any) -> str | bytes | None:
+    """A picture that came with a call: the path of an uploaded file, or what is in a data: address.
+
+    Gradio has checked the path of what is marked as a file, and of nothing else. Raises DimooError for that.
+    """
+    if file is None:
+        return None
+    if is_file_obj_with_meta(file):
+        return file["path"]
+    if isinstance(file, str) and file.startswith("data:"):  # MCP clients send these where Gradio makes no files of them
+        try:
+            return base64.b64decode(file.partition(",")[2], validate=True)
+        except ValueError as error:
+            raise DimooError("A picture in a data: address must be written in base64.") from error
+    raise DimooError("A picture must be sent as a file (with gradio_client, handle_file(path)) or as a data: address.")
+
+
+def draw(shop: Shop, request_of: Callable[[], Request]) -> Iterator[Pictures]:
+    """Runs a request for pictures: the files and settings so far, again and again."""
+    ticket = new_ticket()
+    files: list[dict[str, Any]] = []
+    settings: list[dict[str, Any]] = []
+    with closing(run(shop, ticket, request_of)) as frames:
+        for frame in frames:
+            if frame is not None and frame.image is not None:
+                files = [*files, FileData(path=str(keep(frame, ticket).path)).model_dump()]
+                settings = [*settings, frame.settings]
+            yield files, settings  # every step, so that a client that hangs up ends the run
+
+
+def answer(shop: Shop, request_of: Callable[[], Request]) -> Iterator[Words]:
+    """Runs a question: the answer so far, again and again."""
+    with closing(run(shop, new_ticket(), request_of)) as states:
+        for state in states:
+            yield ("", {}) if state is None else (state.text, state.settings or {})
+
+
+def run(shop: Shop, ticket: str, request_of: Callable[[], Request]) -> Iterator[Frame | Answer | None]:
+    """What a run yields, after a None at the start. Sentences about bad requests become errors of the endpoint."""
+    shop.line.start(ticket)
+    try:
+        request = request_of()
+        shop.notes(request)
+        yield None  # before the model is asked for anything: a run that has yielded can be cancelled
+        with closing(shop.run(request, str(StopSign.of(ticket).path))) as states:
+            yield from states
+    except DimooError as error:
+        raise gr.Error(html.escape(str(error)), print_exception=False) from error
+    finally:
+        shop.line.leave(ticket)

@@ -5,54 +5,142 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from typing import Any
 
 import gradio as gr
+from gradio.components import Component
+from gradio.data_classes import ImageData
 
 from dimoo.defaults import Defaults, Preset
-from dimoo.knobs import knobs
+from dimoo.knobs import Choice, Flag, Knob, Real, Text, Whole, knobs
+from dimoo.tasks import Request
+from dimoo.ui.workbench import Workbench
 
-CHIPS = 4
+CHIPS = 5
 
 PICK = """
 element.addEventListener('click', (event) => {
   const chip = event.target.closest('button');
-  if (chip) { props.value = chip.dataset.prompt; trigger('input'); }
+  if (chip) { props.value = chip.dataset.value; trigger('input'); }
 });
 """
 
 
-def slider(kind: type, name: str, value: float, step: float = 1) -> gr.Slider:
-    """A slider for a number of a request, with its bounds and help."""
+def control(kind: type[Request], name: str, defaults: Defaults, **options: Any) -> Component:
+    """The control for a field of a request, with its bounds, default and help; options go to the component."""
     knob = knobs(kind)[name]
-    return gr.Slider(knob.low, knob.high, value, step=step, label=knob.label, info=knob.help, elem_id=name)
+    options = {
+        "label": knob.label,
+        "info": knob.help,
+        "value": default_value(kind, name, defaults),
+        "elem_id": f"{kind.task}-{name}",
+        **options,
+    }
+    if isinstance(knob, Flag):
+        return gr.Checkbox(**options)
+    if isinstance(knob, Choice):
+        return gr.Radio([(words, value) for value, words in knob.options.items()], elem_classes=["segments", "words"], **options)
+    if isinstance(knob, Text):
+        # one character more than allowed, so that a cut is seen as too long instead of passing silently
+        bounds = {"lines": 3, "max_lines": 6, "max_length": int(knob.high) + 1, "elem_classes": ["prompt"]}
+        return gr.Textbox(**bounds | options | {"info": None, "value": options["value"] or None})
+    return gr.Slider(**{"minimum": knob.low, "maximum": knob.high, "step": slider_step(knob)} | options)
 
 
-def prompt_box(kind: type, name: str, elem_id: str, placeholder: str) -> gr.Textbox:
-    knob = knobs(kind)[name]
-    return gr.Textbox(
-        label=knob.label,
-        placeholder=placeholder,
-        lines=3,
-        max_lines=6,
-        max_length=int(knob.high)
-        + 1,  # one more, so that a cut is seen as too long instead of passing silently
-        elem_id=elem_id,
+def slider_step(knob: Knob) -> float:
+    """How finely a number can be chosen with a slider."""
+    if isinstance(knob, Whole):
+        return knob.step
+    return 0.05 if isinstance(knob, Real) and knob.high <= 2 else 0.1
+
+
+def default_value(kind: type[Request], name: str, defaults: Defaults) -> Any:
+    """What a field is when nobody says anything."""
+    own = next(field.default for field in fields(kind) if field.name == name)
+    if own is MISSING:
+        return None
+    return defaults.for_task(kind.task).get(name) if own is None else own
+
+
+def settings_panel(bench: Workbench, kind: type[Request], defaults: Defaults, names: Sequence[str]) -> None:
+    """The seed row, controls for the named fields, and a button that loads settings; added to the workbench."""
+    limits = knobs(kind)
+    with gr.Accordion("Settings", open=True, elem_classes=["settings"]):
+        if "seed" in limits:
+            with gr.Row(elem_classes=["seed-row"]):
+                bench.controls["seed"] = gr.Number(
+                    label=limits["seed"].label,
+                    value=0,
+                    precision=0,
+                    minimum=0,
+                    maximum=limits["seed"].high,
+                    elem_id=f"{kind.task}-seed",
+                )
+                bench.controls["random_seed"] = gr.Checkbox(
+                    label="New seed each time", value=True, elem_id=f"{kind.task}-random-seed", elem_classes=["random-seed"]
+                )
+        for name in names:
+            bench.controls[name] = control(kind, name, defaults)
+        bench.load = gr.UploadButton(
+            "Load settings from a PNG", file_types=[".png"], size="sm", elem_id=f"{kind.task}-load", elem_classes=["load"]
+        )
+
+
+def settle_seed(values: dict[str, Any]) -> dict[str, Any]:
+    """Values of the controls with the two of the seed row as one."""
+    values = dict(values)
+    return values | {"seed": None if values.pop("random_seed") else values["seed"]}
+
+
+def picture_box(label: str, elem_id: str, **options: Any) -> gr.Image:
+    """A place for a picture. Its value is the path of the file as it came, so that requests judge what is in it."""
+    box = gr.Image(
+        **{
+            "label": label,
+            "type": "filepath",
+            "image_mode": None,
+            "sources": ["upload", "clipboard"],
+            "height": 190,
+            "buttons": [],
+            "placeholder": "Drop or choose a picture",
+            "elem_id": elem_id,
+            "elem_classes": ["picture-box"],
+            **options,
+        }
     )
+    box.preprocess = uploaded_path
+    return box
 
 
-def prompt_chips(prompts: Sequence[str], elem_id: str) -> gr.HTML:
-    """Example prompts to click; the event `input` brings the clicked one as the value."""
-    chips = "".join(
-        f'<button type="button" data-prompt="{html.escape(prompt)}">{html.escape(prompt)}</button>'
-        for prompt in prompts[:CHIPS]
+def uploaded_path(upload: ImageData | None) -> str | None:
+    """The file of an upload; Gradio has checked that it is one. Its own form fails on files that are no pictures."""
+    return None if upload is None else upload.path
+
+
+def prompt_chips(prompts: Sequence[str], elem_id: str, label: str = "Example prompts", **options: Any) -> gr.HTML:
+    """Example texts to click; the event `input` brings the clicked one as the value."""
+    return chips([(prompt, html.escape(prompt)) for prompt in prompts[:CHIPS]], elem_id, label, "chips", **options)
+
+
+def chips(choices: Sequence[tuple[str, str]], elem_id: str, label: str, look: str, **options: Any) -> gr.HTML:
+    """Buttons, as (value, HTML inside), in a group with a label; the event `input` brings the value of the clicked one."""
+    buttons = "".join(
+        f'<button type="button" data-value="{html.escape(value)}">{inside}</button>' for value, inside in choices
     )
     return gr.HTML(
         value="",
-        html_template=f'<div class="chips" role="group" aria-label="Example prompts">{literal(chips)}</div>',
+        html_template=f'<div class="{look}" role="group" aria-label="{label}">{literal(buttons)}</div>',
         js_on_load=PICK,
         apply_default_css=False,
         elem_id=elem_id,
+        **options,
     )
+
+
+def hint(words: str) -> str:
+    """HTML of a sentence in the place of something that cannot be shown yet."""
+    return f'<p class="hint" role="status">{html.escape(words)}</p>'
 
 
 def literal(text: str) -> str:
@@ -69,13 +157,13 @@ def surprise_script(prompts: Sequence[str]) -> str:
     )
 
 
-def size_choice(defaults: Defaults) -> gr.Radio:
+def size_choice(defaults: Defaults, elem_id: str) -> gr.Radio:
     """Aspect presets; the value is widthxheight."""
     return gr.Radio(
         [(preset_label(preset), f"{preset.width}x{preset.height}") for preset in defaults.presets],
         value=f"{defaults.width}x{defaults.height}",
         label="Shape",
-        elem_id="size",
+        elem_id=elem_id,
         elem_classes=["segments"],
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,20 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from dimoo.frames import Frame
+from dimoo.images import upright
 from dimoo.metadata import file_name, save_png
 
 KEEP_SECONDS = 24 * 3600
+LARGEST_SIDE = 2048  # of a picture that a session holds on to, in pixels; no checkpoint works on a larger one
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished picture of a session: where its file is, and what is in it."""
+    """A finished picture of a session: where its file is, what is in it, and what it was made from.
+
+    given: files of the pictures of its request, by field. before: the file of what to compare it with, if
+    anything.
+    """
 
     path: Path
     settings: dict[str, Any]
@@ -27,10 +33,8 @@ class Picture:
     index: int
     columns: int
     rows: int
-
-    def open(self) -> Image.Image:
-        with Image.open(self.path) as image:
-            return image.convert("RGB")
+    given: dict[str, Path] = field(default_factory=dict)
+    before: Path | None = None
 
 
 def folder() -> Path:
@@ -38,13 +42,38 @@ def folder() -> Path:
     return Path(get_upload_folder()).resolve() / "pictures"
 
 
-def keep(frame: Frame, ticket: str) -> Picture:
-    """Writes the finished picture of a frame with its settings."""
+def keep(
+    frame: Frame, ticket: str, given: dict[str, Image.Image] | None = None, before: Image.Image | None = None
+) -> Picture:
+    """Writes the finished picture of a frame with its settings, and the pictures that belong to it."""
     sweep()
-    name = file_name(frame.settings)
-    path = save_png(frame.image, frame.settings, folder() / ticket / f"{frame.index}" / name)
+    home = folder() / ticket
+    path = save_png(frame.image, frame.settings, home / f"{frame.index}" / file_name(frame.settings))
+    files = {name: write(picture, home / f"{name}.png") for name, picture in (given or {}).items()}
     rows, columns = frame.masked.shape
-    return Picture(path, frame.settings, ticket, frame.index, columns, rows)
+    compared = None if before is None else write(before, home / "before.png")
+    return Picture(path, frame.settings, ticket, frame.index, columns, rows, files, compared)
+
+
+def write(picture: Image.Image, path: Path) -> Path:
+    """Writes a picture once; later pictures of a run share it."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    return path
+
+
+def opened(path: str | Path | bytes | None) -> Image.Image | None:
+    """An uploaded picture, or the bytes of one, upright and no larger than a session holds.
+
+    Raises DimooError if it cannot be read.
+    """
+    if path is None:
+        return None
+    picture = upright(path)
+    if max(picture.size) > LARGEST_SIDE:
+        picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    return picture
 
 
 def sweep(age: float = KEEP_SECONDS) -> None:

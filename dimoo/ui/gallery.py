@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
-from dimoo.ui.files import Picture
+from dimoo.images import cover
+from dimoo.knobs import Mask, knobs
+from dimoo.knobs import Picture as PictureKnob
+from dimoo.preview import NEUTRAL
+from dimoo.tasks import DIRECTIONS, MAPS, Edit, Extrapolate, Inpaint, Request
+from dimoo.ui.files import Picture, opened
 from dimoo.ui.stage import FINAL_QUALITY, Message, jpeg
+
+MOST_PICTURES = 60
+WORDLESS = {"inpaint": "A part drawn anew", "extrapolate": "A picture continued"}
+
+
+def added(picture: Picture, pictures: list[Picture]) -> list[Picture]:
+    """The session's pictures with a new one in front; the oldest are let go."""
+    return [picture, *pictures][:MOST_PICTURES]
+
+
+def listed(pictures: list[Picture]) -> list[tuple[str, str]]:
+    """The pictures for gr.Gallery."""
+    return [(str(picture.path), title_of(picture.settings)) for picture in pictures]
 
 
 def publish(pictures: list[Picture]) -> tuple:
     """The newest picture of the session with its details, and all of them."""
     if not pictures:
         return (gr.skip(),) * 4
-    gallery = [(str(picture.path), picture.settings["prompt"]) for picture in pictures]
-    return (*picture_parts(pictures[0]), gallery)
+    return (*picture_parts(pictures[0]), listed(pictures))
 
 
 def choose(pictures: list[Picture], event: gr.SelectData) -> tuple:
     """A picture of the session back on the stage."""
+    if event.index >= len(pictures):
+        return (gr.skip(),) * 4
     picture = pictures[event.index]
     return (stage_message(picture), *picture_parts(picture))
 
@@ -34,11 +55,12 @@ def stage_message(picture: Picture) -> dict:
         "done",
         f"{settings['seconds']:.1f} s · seed {settings['seed']}{stopped}",
         index=picture.index,
-        alt=settings["prompt"],
+        alt=title_of(settings),
         progress=1.0,
         columns=picture.columns,
         rows=picture.rows,
-        final=jpeg(picture.open(), FINAL_QUALITY),
+        final=jpeg(opened(picture.path), FINAL_QUALITY),
+        before=None if picture.before is None else jpeg(opened(picture.before), FINAL_QUALITY),
     )
     return message.for_page()
 
@@ -48,7 +70,19 @@ def picture_parts(picture: Picture) -> tuple[Picture, str, str]:
     return picture, details_html(picture.settings), str(picture.path)
 
 
-def details_html(settings: dict[str, Any]) -> str:
+def title_of(settings: Mapping[str, Any]) -> str:
+    """A picture in words: its prompt, or what was done."""
+    kind = settings.get("kind")
+    if kind == "predict":
+        return f"{MAPS[settings['map']]} of a picture"
+    if kind == "view":
+        return f"Another view: {DIRECTIONS[settings['direction']].lower()}"
+    if kind == "style":
+        return "In the style of another picture"
+    return settings["prompt"] or WORDLESS.get(settings["task"], "")
+
+
+def details_html(settings: Mapping[str, Any]) -> str:
     """The settings of a picture for reading."""
     shown = {
         "seed": settings["seed"],
@@ -58,8 +92,27 @@ def details_html(settings: dict[str, Any]) -> str:
         "temperature": f"{settings['temperature']:g}",
         "time": f"{settings['seconds']:.1f} s",
     }
-    pairs = "".join(
-        f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in shown.items()
-    )
+    if settings.get("guidance_image") is not None:
+        shown["picture guidance"] = f"{settings['guidance_image']:g}"
+    if settings.get("cache"):
+        shown["cache"] = "on"
+    pairs = "".join(f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in shown.items())
     stopped = '<p class="stopped">Stopped early</p>' if "stopped" in settings else ""
-    return f'<p class="details-prompt">{html.escape(settings["prompt"])}</p>{stopped}<dl>{pairs}</dl>'
+    return f'<p class="details-prompt">{html.escape(title_of(settings))}</p>{stopped}<dl>{pairs}</dl>'
+
+
+def given_pictures(request: Request) -> dict[str, Image.Image]:
+    """The pictures and masks of a request, by field."""
+    names = [name for name, knob in knobs(request).items() if isinstance(knob, PictureKnob | Mask)]
+    return {name: getattr(request, name) for name in names if getattr(request, name) is not None}
+
+
+def before(request: Request, result: Image.Image) -> Image.Image | None:
+    """What a result is worth comparing with, laid out as it is: the picture it was made from."""
+    if isinstance(request, Extrapolate):
+        canvas = Image.new("RGB", result.size, NEUTRAL)
+        canvas.paste(request.image, (request.left, request.top))
+        return canvas
+    if isinstance(request, Inpaint) or (isinstance(request, Edit) and request.kind not in ("subject", "view")):
+        return cover(request.image, result.size)
+    return None

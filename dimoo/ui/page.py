@@ -1,45 +1,64 @@
-"""The whole page: header, one tab per task that the checkpoint knows, the public endpoint."""
+"""The whole page: header, one tab per task that the checkpoint knows, the public endpoints."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
+from importlib.util import find_spec
 
 import gradio as gr
 
 from dimoo.defaults import Defaults
-from dimoo.ui import generate
-from dimoo.ui.api import generate_endpoint
+from dimoo.ui import chat, edit, extrapolate, generate, inpaint, transfer
+from dimoo.ui.api import endpoints
 from dimoo.ui.controls import literal
-from dimoo.ui.stage import ASSETS
+from dimoo.ui.easel import Easel
+from dimoo.ui.stage import ASSETS, asset
 from dimoo.ui.theme import build_theme
-from dimoo.ui.workbench import MODEL, Notes, Runner, Shop
+from dimoo.ui.workbench import MODEL, Notes, Runner, Shop, Workbench
 
 TITLE = "Lumina-DiMOO"
 CACHE_SWEEP = (600, 86400)  # every ten minutes, what is older than a day
 QUEUE_LENGTH = 24
 UPLOAD_LIMIT = "20mb"
+TABS: dict[str, tuple[str, Callable[[Shop], Workbench]]] = {
+    "generate": ("Generate", generate.build),
+    "edit": ("Edit", edit.build),
+    "inpaint": ("Inpaint", inpaint.build),
+    "extrapolate": ("Extrapolate", extrapolate.build),
+    "chat": ("Chat", chat.build),
+}
 
 
 def build_page(run: Runner, notes: Notes, defaults: Defaults, queue_length: int = QUEUE_LENGTH) -> gr.Blocks:
-    """The page for a checkpoint. run: (request, path of the stop sign) -> frames; notes: see Pipeline.notes;
-    queue_length: how many requests may wait.
+    """The page for a checkpoint. run: (request, path of the stop sign) -> frames or answers; notes: see
+    Pipeline.notes; queue_length: how many requests may wait.
     """
-    shop = Shop(run, notes)
+    tasks = [task for task in TABS if task in defaults.tasks]
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CACHE_SWEEP, fill_width=True) as page:
+        shop = Shop(run, notes, defaults, gr.State([]), [(task, TABS[task][0]) for task in tasks])
         build_masthead(defaults)
-        with gr.Tabs(elem_id="tasks"), gr.Tab("Generate", id="generate"):
-            generate.build(shop, defaults)
-        gr.api(generate_endpoint(shop), api_name="generate", **MODEL)
+        benches: dict[str, Workbench] = {}
+        with gr.Tabs(elem_id="tasks") as tabs:
+            for task in tasks:
+                label, build = TABS[task]
+                with gr.Tab(label, id=task, elem_id=f"{task}-tab") as tab:
+                    benches[task] = build(shop)
+                if isinstance(benches[task], Easel):
+                    benches[task].show_session(tab)
+        transfer.connect(tabs, benches)
+        for name, endpoint in endpoints(shop).items():
+            if name in tasks:
+                gr.api(endpoint, api_name=name, **MODEL)
     page.queue(max_size=queue_length, default_concurrency_limit=4)
     return page
 
 
 def build_masthead(defaults: Defaults) -> gr.HTML:
     """Name, one sentence, the checkpoint, the paper, and a switch between light and dark."""
-    template = (ASSETS / "masthead.html").read_text(encoding="utf-8")
     return gr.HTML(
-        html_template=template.replace("@model", literal(html.escape(defaults.name))),
-        js_on_load=(ASSETS / "masthead.js").read_text(encoding="utf-8"),
+        html_template=asset("masthead.html").replace("@model", literal(html.escape(defaults.name))),
+        js_on_load=asset("masthead.js"),
         apply_default_css=False,
         elem_id="masthead",
     )
@@ -54,6 +73,7 @@ def launch_options() -> dict:
         "run_history": False,
         "ssr_mode": False,
         "max_file_size": UPLOAD_LIMIT,
+        "mcp_server": find_spec("mcp") is not None,  # comes with gradio[mcp]
         "show_error": False,
         "quiet": True,
     }

@@ -1,7 +1,8 @@
 """The stage: where a picture appears token by token, with its status line, its views and its replay.
 
 One gr.HTML component. The server sends small messages (see `Message`); assets/stage.js draws them, keeps them
-for the replay and switches views without asking the server.
+for the replay and switches views without asking the server. The status line alone is a component too
+(assets/status.js, which the stage contains), for what is not a picture.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ VIEW_HELP = {
     "committed": "Tokens decided so far",
     "prediction": "Masked tokens too, as the model expects them",
     "confidence": "How sure the model was of each token",
+    "compare": "Before and after: move the line",
 }
 
 
@@ -38,7 +40,8 @@ class Message:
     run: ticket of the run; index: which of its pictures. phase: idle, waiting, running, done, stopped or
     failed. status: the line under the picture; notes: sentences below it; alt: words for those who cannot see
     it. progress: 0 to 1. columns, rows: cells of the picture. frames: its states since the last message (see
-    `pack_frame`); final: the finished picture as a data address; fresh: it is new and not listed yet.
+    `pack_frame`); final: the finished picture as a data address; before: the picture it was made from, laid
+    out alike; fresh: it is new and not listed yet.
     """
 
     run: str
@@ -52,6 +55,7 @@ class Message:
     rows: int = 0
     frames: list[dict[str, Any]] = field(default_factory=list)
     final: str | None = None
+    before: str | None = None
     fresh: bool = False
 
     def for_page(self) -> dict[str, Any]:
@@ -110,23 +114,44 @@ def progress(frame: Frame) -> float:
     return (frame.index + frame.step / frame.steps) / frame.count
 
 
-def build_stage(elem_id: str, hint: str, server_functions: list) -> gr.HTML:
-    """The component. hint: what the empty stage says; server_functions: `place(ticket)`, for the line."""
+Describe = Callable[[str], str | None]
+
+
+def build_stage(elem_id: str, hint: str, describe: Describe) -> gr.HTML:
+    """The component. hint: what the empty stage says; describe: see `message_board`."""
     buttons = "".join(
         f'<button type="button" data-view="{view}" aria-pressed="{str(view == VIEWS[0]).lower()}" '
-        f'title="{VIEW_HELP[view]}">{view.capitalize()}</button>'
-        for view in VIEWS
+        f'title="{help}">{view.capitalize()}</button>'
+        for view, help in VIEW_HELP.items()
     )
-    template = (ASSETS / "stage.html").read_text(encoding="utf-8")
+    template = asset("stage.html").replace("@buttons", buttons).replace("@hint", hint).replace("@help", VIEW_HELP[VIEWS[0]])
+    ramp = [list(colour) for colour in RAMP]
+    return message_board(elem_id, template, asset("status.js") + asset("stage.js"), describe, ramp=ramp)
+
+
+def build_status(elem_id: str, describe: Describe) -> gr.HTML:
+    """The status line alone, as a component."""
+    script = asset("status.js") + "watch('value', () => announce(props.value));"
+    return message_board(elem_id, asset("status.html"), script, describe)
+
+
+def message_board(elem_id: str, template: str, script: str, describe: Describe, **props: Any) -> gr.HTML:
+    """A component that shows messages. describe: ticket -> a sentence on its place in the line, or None."""
+
+    def place(ticket: str) -> str | None:  # under this name the page asks for it
+        return describe(str(ticket))
+
     return gr.HTML(
         value=Message(run="", phase="idle", status="").for_page(),
-        html_template=template.replace("@buttons", buttons)
-        .replace("@hint", hint)
-        .replace("@help", VIEW_HELP[VIEWS[0]]),
-        js_on_load=(ASSETS / "stage.js").read_text(encoding="utf-8"),
-        ramp=[list(colour) for colour in RAMP],
-        server_functions=server_functions,
+        html_template=template,
+        js_on_load=script,
+        server_functions=[place],
         apply_default_css=False,
         elem_id=elem_id,
         elem_classes=["stage-block"],
+        **props,
     )
+
+
+def asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")

@@ -1,0 +1,49 @@
+// The line of words under a picture or a talk: phase, progress, notes, place in the line. Runs once when its component
+// loads, with `element`, `props`, `server` and `trigger` from Gradio, before the script that goes on with the message.
+const $ = (selector) => element.querySelector(selector);
+const root = $('.stage');
+let ticket = null;       // of the run whose messages come in
+let begun = null;        // the last run that was asked for
+let asking = null;
+
+// While the request waits for the model, ask for its place in the line.
+function ask() {
+  clearTimeout(asking);
+  if (root.dataset.phase !== 'waiting') return;
+  asking = setTimeout(async () => {
+    try {
+      const place = await server.place(ticket);
+      if (place && root.dataset.phase === 'waiting') $('.stage-status').textContent = place;
+    } catch (error) {
+      console.warn('The place in the line is not known just now.', error);
+    }
+    ask();
+  }, 600);
+}
+
+function setPhase(phase) {
+  const starts = phase === 'running' && root.dataset.phase !== phase;
+  root.dataset.phase = phase;
+  if (starts) ($('.stage-foot') || root).scrollIntoView({ block: 'nearest', behavior: 'smooth' });
+  const tab = element.closest('.task-tab');
+  if (tab) tab.dataset.phase = phase;
+}
+
+function announce(message) {
+  ticket = message.run;
+  const news = root.dataset.phase !== message.phase || message.final;
+  setPhase(message.phase);
+  $('.stage-status').textContent = message.status;
+  if (news) $('.stage-spoken').textContent = message.status;
+  $('.stage-progress i').style.width = `${Math.round(message.progress * 1000) / 10}%`;
+  $('.stage-notes').replaceChildren(...message.notes.map((note) => {
+    const item = document.createElement('li');
+    item.textContent = note;
+    return item;
+  }));
+  if (message.phase === 'waiting' && begun !== ticket) {
+    begun = ticket;
+    trigger('begun');
+  }
+  ask();
+}

@@ -1,0 +1,165 @@
+"""The tab Extrapolate: a picture continued beyond its sides, by pixels or to an aspect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from dimoo.defaults import Defaults
+from dimoo.errors import DimooError
+from dimoo.images import sides_for_aspect, working
+from dimoo.knobs import knobs
+from dimoo.plans import canvas
+from dimoo.tasks import Extrapolate
+from dimoo.ui.controls import control, hint, picture_box, settings_panel, settle_seed
+from dimoo.ui.easel import Easel
+from dimoo.ui.examples import build_examples
+from dimoo.ui.files import opened
+from dimoo.ui.stage import jpeg
+from dimoo.ui.workbench import QUICK, Shop
+
+HINT = "Your picture grows here."
+CELL = 16
+SIDES = Extrapolate.SIDES
+FREE = "free"
+ASPECTS = {"Free": FREE, "1 : 1": "1:1", "4 : 3": "4:3", "3 : 2": "3:2", "16 : 9": "16:9", "3 : 4": "3:4", "9 : 16": "9:16"}
+ALIGNMENTS = [("Left or top", "start"), ("Centre", "center"), ("Right or bottom", "end")]
+PREVIEW_SIDE = 320  # pixels of the picture in the layout preview
+
+
+def build(shop: Shop) -> Easel:
+    """Lays out the tab inside the current gr.Tab and connects it."""
+    defaults = shop.defaults
+    easel = Easel(shop, Extrapolate.task)
+    controls = easel.controls
+    with gr.Row(elem_classes=["task-tab"], equal_height=False):
+        with gr.Column(scale=4, min_width=320, elem_classes=["controls"]):
+            with gr.Row(elem_classes=["picture-row"]):
+                controls["image"] = picture_box("Picture", "extrapolate-image", height=130, min_width=180)
+                build_examples(easel)
+            controls["aspect"] = gr.Radio(
+                list(ASPECTS.items()),
+                value=FREE,
+                label="Aspect",
+                elem_id="extrapolate-aspect",
+                elem_classes=["segments", "words", "small"],
+            )
+            controls["align"] = gr.Radio(
+                ALIGNMENTS,
+                value="center",
+                label="Where the picture stays",
+                elem_id="extrapolate-align",
+                elem_classes=["segments", "words", "small"],
+                visible=False,
+            )
+            with gr.Row(elem_classes=["sides"]):
+                for side in SIDES:
+                    controls[side] = side_slider(side, defaults)
+            layout = gr.HTML(layout_html(None, {}, defaults), elem_id="extrapolate-layout", apply_default_css=False)
+            controls["prompt"] = control(
+                Extrapolate, "prompt", defaults, placeholder="What the whole picture shows, or nothing", lines=2
+            )
+            easel.build_buttons("Extrapolate")
+            names = ["feather", "count", "steps", "guidance", "temperature", "cache"]
+            settings_panel(easel, Extrapolate, defaults, names)
+        with gr.Column(scale=7, min_width=320, elem_classes=["result"]):
+            easel.build_result(HINT)
+
+    sides = [controls[side] for side in SIDES]
+    shape = [controls["image"], controls["aspect"], controls["align"], *sides]
+
+    def derive(values: Mapping[str, Any]) -> dict[Component, Any]:
+        if not values.keys() & {"image", "aspect", *SIDES}:
+            return {}
+        # settings name the sides; which aspect they came from is not known any more
+        aspect, image = values.get("aspect", FREE), values.get("image")
+        given = (values.get(side, 0) for side in SIDES)
+        updates = layout_of(defaults, image, aspect, values.get("align", "center"), *given)
+        known = dict(zip(outputs, updates, strict=True)) | {controls["aspect"]: aspect}
+        return known if image else {component: value for component, value in known.items() if component is not layout}
+
+    def request_of(**values: Any) -> Extrapolate:
+        return extrapolate_request(defaults, **values)
+
+    def by_aspect(*values: Any) -> tuple:
+        return layout_of(defaults, *values)
+
+    def by_sides(image: str | None, *given: float) -> str:
+        return layout_of(defaults, image, FREE, "center", *given)[-1]
+
+    outputs = [controls["align"], *sides, layout]
+    easel.derive, easel.derived = derive, [layout]
+    easel.listen([easel.start.click, controls["prompt"].submit], request_of)
+    easel.serve()
+    latest = {"trigger_mode": "always_last", **QUICK}
+    for changed in (controls["image"], controls["aspect"], controls["align"]):
+        changed.input(by_aspect, shape, outputs, **latest)
+    for side in sides:
+        side.change(by_sides, [controls["image"], *sides], layout, **latest)
+        side.input(lambda: (FREE, gr.update(visible=False)), None, [controls["aspect"], controls["align"]], **latest)
+    return easel
+
+
+def side_slider(side: str, defaults: Defaults) -> Component:
+    """Pixels to add on a side; no more than fit beside a picture of the checkpoint's largest area."""
+    knob = knobs(Extrapolate)[side]
+    most = min(knob.high, 2 * int(defaults.max_area**0.5) // CELL * CELL)
+    return control(Extrapolate, side, defaults, maximum=most, info=None)
+
+
+def layout_of(defaults: Defaults, image: str | None, aspect: str, align: str, *given: float) -> tuple:
+    """New values of the alignment, the four sides and the layout preview; an aspect decides the sides."""
+    sides = dict(zip(SIDES, map(int, given), strict=True))
+    picture = None
+    try:
+        picture = opened(image)
+        if picture is not None:
+            picture = working(picture, defaults)
+            if aspect != FREE:
+                width, height = map(int, aspect.split(":"))
+                sides = sides_for_aspect(picture.size, width / height, align)
+        shown = layout_html(picture, sides, defaults)
+    except DimooError as error:
+        shown = hint(str(error))
+    return (gr.update(visible=aspect != FREE, value=align), *sides.values(), shown)
+
+
+def layout_html(picture: Any, sides: Mapping[str, int], defaults: Defaults) -> str:
+    """The picture on the canvas that it grows to, the new part hatched, and its size in words; or what is missing."""
+    if picture is None:
+        return hint("Add a picture to see how it will grow.")
+    if not any(sides.values()):
+        return hint(f"{picture.width} × {picture.height} pixels. Choose an aspect, or how much to add on each side.")
+    try:
+        cells, windows = canvas(Extrapolate(picture, **sides), picture.size, defaults, CELL)
+    except DimooError as error:
+        return hint(str(error))
+    height, width = (side * CELL for side in cells.shape)
+    small = picture.copy()
+    small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    added = ", ".join(f"{pixels} {words_of(side)}" for side, pixels in sides.items() if pixels)
+    runs = f", drawn in {len(windows)} parts" if len(windows) > 1 else ""
+    words = f"{picture.width} × {picture.height} → {width} × {height} pixels: {added}; {cells.sum()} new tokens{runs}"
+    place = f'x="{sides["left"]}" y="{sides["top"]}" width="{picture.width}" height="{picture.height}"'
+    return (
+        f'<figure class="layout"><svg viewBox="0 0 {width} {height}" role="img" aria-label="{words}">'
+        f'<defs><pattern id="hatch" width="{CELL}" height="{CELL}" patternUnits="userSpaceOnUse">'
+        f'<path d="M0 {CELL}L{CELL} 0M-4 4L4 -4M12 20L20 12"/></pattern></defs>'
+        f'<rect class="new" width="{width}" height="{height}"/>'
+        f'<rect width="{width}" height="{height}" fill="url(#hatch)"/>'
+        f'<image {place} href="{jpeg(small, 85)}" preserveAspectRatio="none"/></svg>'
+        f'<figcaption role="status">{words}</figcaption></figure>'
+    )
+
+
+def words_of(side: str) -> str:
+    return {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}[side]
+
+
+def extrapolate_request(defaults: Defaults, image: str | None, aspect: str, align: str, **values: Any) -> Extrapolate:
+    """The request of the tab. The sides already say what the aspect asked for."""
+    picture = opened(image)
+    return Extrapolate(image=None if picture is None else working(picture, defaults), **settle_seed(values))

@@ -1,0 +1,383 @@
+"""Each tab without a browser: what its controls become, its previews, and what goes from tab to tab."""
+
+from __future__ import annotations
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from dimoo.defaults import Defaults
+from dimoo.errors import DimooError
+from dimoo.frames import Answer
+from dimoo.metadata import save_png
+from dimoo.tasks import Chat, Edit, Extrapolate, Generate, Inpaint
+from dimoo.ui import chat, edit, extrapolate, inpaint, transfer
+from dimoo.ui.chat import Table, Talk, bubble, plain
+from dimoo.ui.controls import picture_box
+from dimoo.ui.examples import FOR_TASK, chosen_values, path_of
+from dimoo.ui.files import LARGEST_SIDE, Picture, opened
+from dimoo.ui.line import new_ticket
+from dimoo.ui.page import TABS, build_page
+from dimoo.ui.workbench import Shop
+
+DEFAULTS = Defaults.of({"name": "Testville", "default_size": [256, 256], "max_area": 512 * 512, "text_only": False})
+SAMPLING = {"steps": 4, "guidance": 2.0, "temperature": 1.0, "seed": 7, "random_seed": False, "count": 1, "cache": False}
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Makes a picture file; returns its path."""
+
+    def file(name="a.png", size=(256, 256), colour="red", **options):
+        Image.new("RGB", size, colour).save(tmp_path / name, **options)
+        return str(tmp_path / name)
+
+    return file
+
+
+@pytest.fixture(autouse=True)
+def warnings(monkeypatch):
+    """What pops up."""
+    said = []
+    monkeypatch.setattr(gr, "Warning", lambda text, **_: said.append(text))
+    return said
+
+
+# Pictures
+
+
+def test_the_box_passes_on_the_file_itself(file):
+    with gr.Blocks():
+        box = picture_box("Picture", "box")
+    upload = type("Upload", (), {"path": "/x/broken.png"})()
+    assert box.preprocess(upload) == "/x/broken.png" and box.preprocess(None) is None
+
+
+def test_pictures_are_read_upright_and_bounded(file, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    assert opened(file("turned.jpg", (64, 128), exif=exif)).size == (128, 64)
+    assert max(opened(file("huge.png", (3000, 1500))).size) == LARGEST_SIDE
+    assert opened(None) is None
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG not at all")
+    with pytest.raises(DimooError, match=r"broken\.png cannot be read"):
+        opened(tmp_path / "broken.png")
+
+
+# Edit
+
+
+def test_a_kind_asks_for_what_it_needs_only(file):
+    path = file()
+    values = {"image": path, "reference": path, "prompt": "a ball", "map": "depth", "direction": "back", "guidance_image": 1.5}
+    request = edit.request_of(kind="instruct", **values, **SAMPLING)
+    assert isinstance(request, Edit) and request.prompt == "a ball" and request.reference is None and request.seed == 7
+    assert edit.request_of(kind="style", **values, **SAMPLING).reference.size == (256, 256)
+    assert edit.request_of(kind="view", **values, **SAMPLING).prompt == ""
+    with pytest.raises(DimooError, match="Picture is missing"):
+        edit.request_of(kind="view", **(values | {"image": None}), **SAMPLING)
+    with pytest.raises(DimooError, match="Style picture is missing"):
+        edit.request_of(kind="style", **(values | {"reference": None}), **SAMPLING)
+    with pytest.raises(DimooError, match="Instruction is empty"):
+        edit.request_of(kind="instruct", **(values | {"prompt": " "}), **SAMPLING)
+
+
+@pytest.mark.parametrize("kind", Edit.KINDS)
+def test_a_kind_shows_its_own_controls(kind):
+    looks = edit.looks_of(kind)
+    assert looks["prompt"]["visible"] == (kind in ("instruct", "control", "subject"))
+    assert looks["reference"]["visible"] == (kind == "style")
+    assert looks["map"]["visible"] == (kind in ("control", "predict"))
+    assert looks["direction"]["visible"] == (kind == "view")
+    assert looks["make_map"]["visible"] == (kind == "control")
+
+
+def test_edges_become_a_map_without_the_model(tmp_path, warnings):
+    picture = Image.new("RGB", (64, 64))
+    ImageDraw.Draw(picture).rectangle((20, 20, 44, 44), fill="white")
+    picture.save(tmp_path / "square.png")
+    made = Image.open(edit.computed_map(str(tmp_path / "square.png"), "canny"))
+    pixels = np.asarray(made.convert("L"))
+    assert pixels.max() == 255 and 0.02 < (pixels > 0).mean() < 0.2
+    assert edit.computed_map(None, "hed") == gr.skip() and "Picture is missing" in warnings[0]
+
+
+# Inpaint
+
+
+def strokes(size, box):
+    layer = Image.new("RGBA", size)
+    if box:
+        ImageDraw.Draw(layer).rectangle(box, fill=(200, 70, 29, 180))
+    return {"background": None, "layers": [layer], "composite": None}
+
+
+def inpaint_values(image, painted=None, mask=None, **more):
+    return {"image": image, "strokes": painted, "mask": mask, "invert": False, "prompt": "", "grow": 0, "feather": 4, **more}
+
+
+def test_strokes_become_the_mask(file):
+    request = inpaint.inpaint_request(DEFAULTS, **inpaint_values(file(), strokes((256, 256), (40, 40, 60, 60))))
+    assert request.mask.getbbox() == (40, 40, 61, 61) and request.image.size == (256, 256)
+
+
+def test_a_mask_from_a_file_is_joined_with_strokes_at_the_working_size(file, tmp_path):
+    mask = Image.new("L", (600, 300))
+    mask.paste(255, (0, 0, 60, 300))
+    mask.save(tmp_path / "mask.png")
+    picture = file(size=(600, 300))
+    working = (352, 176)
+    request = inpaint.inpaint_request(
+        DEFAULTS, **inpaint_values(picture, strokes(working, (320, 0, 330, 20)), str(tmp_path / "mask.png"))
+    )
+    assert request.image.size == request.mask.size == working
+    white = np.asarray(request.mask) > 0
+    assert white[:, 10].all() and white[10, 325] and not white[:, 100].any()
+
+
+def test_without_a_mask_it_asks_for_one(file):
+    for painted in (None, strokes((256, 256), None), {"background": None, "layers": [], "composite": None}):
+        with pytest.raises(DimooError, match="Mask is empty: paint"):
+            inpaint.inpaint_request(DEFAULTS, **inpaint_values(file(), painted))
+    everything = inpaint.inpaint_request(DEFAULTS, **inpaint_values(file(), None, invert=True))
+    assert everything.invert and everything.mask.getbbox() is None
+    with pytest.raises(DimooError, match="Picture is missing"):
+        inpaint.inpaint_request(DEFAULTS, **inpaint_values(None))
+
+
+def test_the_cells_are_counted_and_marked_before_the_run(file, warnings):
+    shown = {"image": file(), "strokes": strokes((256, 256), (40, 40, 60, 60)), "mask": None, "invert": False}
+    assert "4 of 256 tokens will be redrawn" in inpaint.cells_preview(DEFAULTS, **shown, grow=0)
+    assert "16 of 256 tokens" in inpaint.cells_preview(DEFAULTS, **shown, grow=16)
+    assert "256 of 256" in inpaint.cells_preview(DEFAULTS, **(shown | {"strokes": None, "invert": True}), grow=0)
+    assert "Mask is empty" in inpaint.cells_preview(DEFAULTS, **(shown | {"strokes": None}), grow=0) and warnings
+    cells = np.zeros((2, 2), bool)
+    cells[0, 1] = True
+    marked = np.asarray(inpaint.mark_cells(Image.new("RGB", (32, 32), "white"), cells)).astype(int)
+    half = marked.shape[0] // 2
+    assert (marked[half:] == 255).all() and (marked[:half, :half] == 255).all()
+    assert (np.ptp(marked[:half, half:], axis=-1) > 10).mean() > 0.9
+
+
+def test_the_editor_gets_the_working_size(file, tmp_path, warnings):
+    assert inpaint.canvas_for(file(size=(1200, 600)), DEFAULTS)["background"].size == (352, 176)
+    assert inpaint.canvas_for(None, DEFAULTS) is None and not warnings
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    assert inpaint.canvas_for(str(tmp_path / "broken.png"), DEFAULTS) is None
+    assert "broken.png cannot be read" in warnings[0]
+
+
+# Extrapolate
+
+
+def test_an_aspect_decides_the_sides(file):
+    path = file()
+    align, left, right, top, bottom, shown = extrapolate.layout_of(DEFAULTS, path, "3:2", "start", 0, 0, 0, 0)
+    assert (left, right, top, bottom) == (0, 128, 0, 0) and align["visible"]
+    assert "256 × 256 → 384 × 256 pixels: 128 on the right; 128 new tokens" in shown
+    align, *sides, _ = extrapolate.layout_of(DEFAULTS, path, "free", "center", 16, 0, 0, 32)
+    assert sides == [16, 0, 0, 32] and not align["visible"]
+
+
+def test_the_layout_says_what_is_missing_or_too_large(file, tmp_path):
+    assert "Add a picture" in extrapolate.layout_of(DEFAULTS, None, "free", "center", 16, 0, 0, 0)[-1]
+    assert "Choose an aspect" in extrapolate.layout_of(DEFAULTS, file(), "free", "center", 0, 0, 0, 0)[-1]
+    assert "<svg" not in extrapolate.layout_of(DEFAULTS, file(), "free", "center", 1024, 1024, 1024, 1024)[-1]
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    assert "cannot be read" in extrapolate.layout_of(DEFAULTS, str(tmp_path / "broken.png"), "1:1", "end", 0, 0, 0, 0)[-1]
+
+
+def test_controls_become_an_extension(file):
+    sides = {"left": 32, "right": 0, "top": 0, "bottom": 0}
+    request = extrapolate.extrapolate_request(DEFAULTS, file(), "free", "center", prompt="", feather=8, **sides, **SAMPLING)
+    assert isinstance(request, Extrapolate) and request.left == 32 and request.seed == 7
+    with pytest.raises(DimooError, match="Nothing to add"):
+        none = sides | {"left": 0}
+        extrapolate.extrapolate_request(DEFAULTS, file(), "free", "center", prompt="", feather=8, **none, **SAMPLING)
+
+
+# Chat
+
+
+def test_masked_words_are_tiles_and_texts_are_plain():
+    answer = Answer(1, 4, 0.1, 0.3, [("a ", 0.9), ("", None), ("<b>*x*</b>", 0.5)], "a <b>*x*</b>")
+    assert bubble(answer) == "a " + chat.MASKED + "&lt;b&gt;&#42;x&#42;&lt;/b&gt;"
+    answer.done = answer.stopped = True
+    assert chat.MASKED not in bubble(answer) and "(stopped)" in bubble(answer)
+    assert plain("1. # _a_ [b](c) `d` $e$\nf") == (
+        "1&#46; &#35; &#95;a&#95; &#91;b&#93;&#40;c&#41; &#96;d&#96; &#36;e&#36;<br>f"
+    )
+
+
+def answers(*texts):
+    steps = len(texts)
+    for i, text in enumerate(texts):
+        last = i + 1 == steps
+        yield Answer(i, steps - 1, 0.1 * i, 0.0, [(text, 0.9), *([] if last else [("", None)])], text, done=last)
+
+
+def asked(table, request, talk):
+    ticket = new_ticket()
+    table.shop.line.join(ticket)
+    return list(table.run(ticket, request, talk))
+
+
+@pytest.fixture
+def table():
+    with gr.Blocks():
+        yield Table_(Shop(lambda request, sign: answers("a", "a ball"), lambda request: [], DEFAULTS, gr.State([])))
+
+
+class Table_(Table):
+    """With stand-ins for the components that a run changes."""
+
+    shown = (None, None)
+
+
+def test_a_talk_goes_on_and_shows_a_new_picture_once(table):
+    red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
+    sent = asked(table, Chat((red,), "what is it"), Talk())
+    assert sent[0][0]["status"] == "Starting …"
+    message, talk, messages, question = sent[-1]
+    assert message["phase"] == "done" and "Answered in" in message["status"]
+    assert [m["role"] for m in messages] == ["user", "user", "assistant"]
+    assert "path" in messages[0]["content"] and messages[2]["content"] == "a ball"
+    assert sent[1][3] == "" and question == gr.skip()  # the box is emptied once
+    talk = asked(table, Chat((red,), "how many"), talk)[-1][1]
+    assert [m["role"] for m in talk.messages[3:]] == ["user", "assistant"]
+    talk = asked(table, Chat((blue,), "and this"), talk)[-1][1]
+    assert [isinstance(m["content"], dict) for m in talk.messages[5:]] == [True, False, False]
+
+
+def test_a_talk_is_bounded(table):
+    talk = Talk()
+    for number in range(50):
+        talk = talk.say("user", str(number)).say("assistant", "yes")
+    assert len(talk.messages) == chat.MOST_MESSAGES and talk.messages[-2]["content"] == "49"
+
+
+def test_a_question_without_a_picture_is_answered_with_a_sentence(table):
+    def run(request, sign):
+        raise DimooError("Testville answers questions about pictures only.")
+        yield
+
+    table.shop.run = run
+    message, talk, messages, question = asked(table, Chat((), "hello"), Talk())[-1]
+    assert message["phase"] == "failed" and "about pictures only" in message["status"]
+    assert question == gr.skip()  # it can be asked again
+    with pytest.raises(DimooError, match="Question is empty"):
+        chat.request_of(None, prompt="", short=False, length=8, block=8, steps=8, cache=True)
+
+
+# The whole page
+
+
+@pytest.fixture
+def page():
+    """A page of every tab, and its benches by the ids of their tabs."""
+    found = {}
+
+    def spy(tabs, benches):
+        found.update(tabs=tabs, **benches)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer, "connect", spy)
+        blocks = build_page(lambda request, sign: iter(()), lambda request: [], DEFAULTS)
+    return blocks, found.pop("tabs"), found
+
+
+def picture(tmp_path, request, **more) -> Picture:
+    settings = request.settings() | {"width": 256, "height": 192, "seed": 5, "steps": 3, "model": "Testville", **more}
+    path = save_png(Image.new("RGB", (256, 192), "green"), settings, tmp_path / "made.png")
+    return Picture(path, settings, "ticket", 0, 16, 12)
+
+
+def test_a_page_has_the_tabs_of_its_checkpoint():
+    some = Defaults.of({"tasks": ["chat", "inpaint", "flying"]})
+    blocks = build_page(lambda request, sign: iter(()), lambda request: [], some)
+    tabs = [block.label for block in blocks.blocks.values() if isinstance(block, gr.Tab)]
+    assert tabs == ["Inpaint", "Chat"]
+    assert [f.api_name for f in blocks.fns.values() if f.api_visibility == "public"] == ["inpaint", "chat"]
+
+
+def test_settings_go_back_to_where_they_came_from(page, tmp_path):
+    _, tabs, benches = page
+    settings = picture(tmp_path, Generate("a ball", guidance=2.5, temperature=0.5)).settings
+    update = transfer.to_controls(tabs, benches, settings, [])
+    controls = benches["generate"].controls
+    assert update[tabs]["selected"] == "generate"
+    values = {name: update[component] for name, component in controls.items() if component in update}
+    assert values["prompt"] == "a ball" and values["size"] == "256x192" and values["random_seed"] is False
+    assert (values["seed"], values["steps"], values["guidance"]) == (5, 3, 2.5)
+    red = Image.new("RGB", (64, 64), "red")
+    update = transfer.to_controls(tabs, benches, Edit(red, kind="view", direction="back", seed=3).settings(), [])
+    controls = benches["edit"].controls
+    assert update[controls["direction"]] == gr.update(visible=True, value="back")
+    assert update[controls["prompt"]]["visible"] is False
+    update = transfer.to_controls(tabs, benches, Extrapolate(red, left=48, seed=3).settings(), [])
+    assert update[benches["extrapolate"].controls["left"]] == 48
+    for broken in ({"task": "dance", "prompt": "x"}, {"prompt": "x"}, {"task": "generate"}, settings | {"steps": "many"}):
+        with pytest.raises(DimooError):
+            transfer.to_controls(tabs, benches, broken, [])
+
+
+def test_inpainting_is_reused_with_its_picture_and_mask(page, file):
+    _, tabs, benches = page
+    red = Image.new("RGB", (64, 64), "red")
+    pictures = {"image": file("image.png"), "mask": file("mask.png", colour="white")}
+    update = transfer.to_controls(tabs, benches, Inpaint(red, red, "a ball", grow=16, seed=1).settings(), [], pictures)
+    controls = benches["inpaint"].controls
+    assert update[controls["image"]] == pictures["image"] and update[controls["mask"]] == pictures["mask"]
+    assert update[controls["strokes"]]["background"].size == (256, 256) and update[controls["grow"]] == 16
+
+
+def test_a_picture_is_sent_to_every_other_tab(page, tmp_path):
+    _, tabs, benches = page
+    made = picture(tmp_path, Generate("a ball"))
+    path = str(made.path)
+    for task, bench in benches.items():
+        if task != "chat":
+            assert set(bench.send) == set(TABS) - {task}
+        update = transfer.sender(tabs, bench, transfer.sent)(made, [made])
+        assert update[tabs]["selected"] == task
+        controls = bench.controls
+        if task == "generate":
+            assert update[controls["prompt"]] == "a ball"
+        elif task == "chat":
+            assert update[controls["images"]] == [path]
+        else:
+            assert update[controls["image"]] == path
+        if task != "chat":
+            assert update[bench.gallery] == [(path, "a ball")]
+    update = transfer.sender(tabs, benches["inpaint"], transfer.retouched)(made, [])
+    controls = benches["inpaint"].controls
+    assert update[controls["prompt"]] == "a ball" and update[controls["mask"]] is None
+    assert update[controls["strokes"]]["background"].size == (256, 192)
+    instructed = picture(tmp_path, Edit(Image.new("RGB", (64, 64)), prompt="make it red"))
+    assert transfer.retouched(instructed, "inpaint")["prompt"] == ""
+    assert transfer.sender(tabs, benches["edit"], transfer.sent)(None, []) == {tabs: gr.skip()}
+
+
+def test_examples_fill_the_controls_of_their_tabs(page):
+    _, _, benches = page
+    for task, examples in FOR_TASK.items():
+        assert len(examples) >= 2
+        for number, example in enumerate(examples):
+            assert all(path_of(name) and path_of(name).stat().st_size < 100_000 for name in example.pictures.values())
+            values = chosen_values(examples, str(number))
+            assert set(values) <= set(benches[task].controls)
+            update = benches[task].fill(values)
+            assert set(update) <= set(benches[task].filled)
+            if task == "inpaint" and values.get("mask"):
+                shown = inpaint.cells_preview(DEFAULTS, values["image"], None, values["mask"], False, 0)
+                assert "of 256 tokens will be redrawn" in shown
+
+
+def test_every_control_has_a_label_and_an_address(page):
+    blocks, _, _ = page
+    addresses = [block.elem_id for block in blocks.blocks.values() if getattr(block, "elem_id", None)]
+    assert len(addresses) == len(set(addresses))
+    for block in blocks.blocks.values():
+        if isinstance(block, gr.Textbox | gr.Slider | gr.Radio | gr.Checkbox | gr.Number | gr.Image | gr.ImageEditor):
+            assert block.label and block.elem_id
