@@ -19,7 +19,7 @@ from dimoo.train.data import Example, Family, Teacher, encode_families, mask_cel
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, cosine
 from dimoo.train.tokenizer import Optimizer, grid_codebook, save_tokenizer
-from dimoo.train.transformer import export, loss_of, new_model, optimizers
+from dimoo.train.transformer import export, loss_of, new_model, optimizers, shares
 from dimoo.train.words import TEXT_IDS, toytown_words, write_tokenizer
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
@@ -52,7 +52,7 @@ def vq():
 
 @pytest.fixture(scope="module")
 def families():
-    return [Family(seed, 2 if seed < 20 else 0) for seed in range(60)]
+    return [Family(seed, 2 if seed < 20 else 0) for seed in range(60)] + [Family(seed, crowded=True) for seed in range(20)]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_an_answer_and_its_padding_are_masked_apart():
 
 def test_batches_are_equally_long_and_masked(vocab, teacher):
     kinds, unconditional, pictures = set(), 0, 0
-    for examples in itertools.islice(teacher.batches(700, 1, data.SHARES), 80):
+    for examples in itertools.islice(teacher.batches(700, 1, lambda: shares("all", 0.9)), 80):
         (length,) = {len(example.ids) for example in examples}
         assert len(examples) == max(1, 700 // length)
         for example in examples:
@@ -127,9 +127,20 @@ def test_batches_are_equally_long_and_masked(vocab, teacher):
     assert 0.02 < unconditional / pictures < 0.25
 
 
+def test_crowded_pictures_are_low_and_come_first(families, teacher):
+    assert len(teacher.crowds) == 20 and not any(family.crowded for family in teacher.families)
+    for family in teacher.crowds:
+        assert (family.base.rows, family.base.columns) == data.CROWDED and len(family.base.scene.things) >= 3
+    for tasks in ("generate", "all"):
+        early, late = shares(tasks, 0.1), shares(tasks, 0.9)
+        assert sum(early.values()) == pytest.approx(1) and early["crowd"] > late["crowd"] > 0
+    examples = next(teacher.batches(600, 0, lambda: {"crowd": 1.0}))
+    assert {len(example.cells) for example in examples} == {160}
+
+
 def test_a_batch_follows_from_its_seed(teacher):
     def third(seed):
-        return next(itertools.islice(teacher.batches(600, seed, {"generate": 1.0}), 2, None))
+        return next(itertools.islice(teacher.batches(600, seed, lambda: {"generate": 1.0}), 2, None))
 
     for a, b in zip(third(5), third(5), strict=True):
         assert torch.equal(a.ids, b.ids) and torch.equal(a.targets, b.targets)
@@ -140,7 +151,7 @@ def test_benchmark_prompts_are_never_captions(vocab, teacher, monkeypatch):
     held_out = [prompt.text for prompt in benchmark_prompts()]
     texts = itertools.cycle([held_out[0], "a red ball", held_out[-1], held_out[7], "a blue cube"])
     monkeypatch.setattr(data, "caption", lambda rng, scene: next(texts))
-    batches = itertools.islice(teacher.batches(600, 1, {"generate": 1.0}), 30)
+    batches = itertools.islice(teacher.batches(600, 1, lambda: {"generate": 1.0}), 30)
     seen = {texts_of(vocab, example)[1] for examples in batches for example in examples}
     assert seen == {"a red ball", "a blue cube", ""}
 
@@ -290,7 +301,7 @@ def test_things_are_what_differs_from_the_empty_setting(vocab):
     teacher = Teacher(vocab, codes, [*snow, *night])
     assert {key: grid.unique().tolist() for key, grid in teacher.empty.items()} == {
         ("snow", (16, 16)): [5], ("night", (16, 16)): [7]}  # fmt: skip
-    for examples in itertools.islice(teacher.batches(700, 0, {"generate": 1.0}), 5):
+    for examples in itertools.islice(teacher.batches(700, 0, lambda: {"generate": 1.0}), 5):
         for example in examples:
             assert torch.equal(example.things, example.targets == vocab.image_offset + 60) and example.things.any()
 
@@ -298,7 +309,7 @@ def test_things_are_what_differs_from_the_empty_setting(vocab):
 def test_a_tiny_model_learns_and_is_exported(config, vocab, vq, codes, families, tmp_path):
     model = new_model(config, vq.codebook, seed=0)
     constant = {name: np.full_like(grid, i % 3) for i, (name, grid) in enumerate(codes.items())}
-    batches = Teacher(vocab, constant, families).batches(900, 0, {"generate": 1.0})
+    batches = Teacher(vocab, constant, families).batches(900, 0, lambda: {"generate": 1.0})
     muon, adam = optimizers(model, 0.02)
     generator = torch.Generator().manual_seed(0)
     losses = []
@@ -332,7 +343,7 @@ def test_a_tiny_model_learns_and_is_exported(config, vocab, vq, codes, families,
 
 def test_only_masked_cells_count(config, vocab, teacher):
     model = new_model(config, grid_codebook(3), seed=0)
-    examples = next(teacher.batches(620, 0, {"generate": 1.0}))[:2]
+    examples = next(teacher.batches(620, 0, lambda: {"generate": 1.0}))[:2]
     masked = [torch.zeros(len(example.cells), dtype=torch.bool) for example in examples]
     masked[0][3] = masked[-1][0] = masked[-1][5] = True
     before = examples[0].ids.clone()

@@ -26,6 +26,6 @@ def main(options: argparse.Namespace) -> int:
     else:
         from dimoo.train.transformer import train_transformer
 
-        train_transformer(folder, options.tokenizer, options.minutes, options.tasks, options.pictures or 6000, seed=options.seed)
+        train_transformer(folder, options.tokenizer, options.minutes, options.tasks, options.pictures or 4000, seed=options.seed)
         print(folder / "checkpoint")
     return 0

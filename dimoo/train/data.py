@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -26,10 +26,12 @@ from dimoo.vq import VQModel
 from dimoo.world.language import DESCRIBE, benchmark_prompts, caption, captioned_scene, description, questions
 from dimoo.world.lessons import LESSONS, Lesson, Shot
 from dimoo.world.render import render
+from dimoo.world.scene import random_scene
 
 SIZES = {(16, 16): 0.45, (10, 16): 0.35, (12, 20): 0.05, (20, 12): 0.05, (14, 18): 0.05, (18, 14): 0.05}
 """Rows and columns of the pictures, with their shares. Things fill more of the low ones, which makes those cheap lessons."""
-SHARES = {"generate": 0.5, "chat": 0.15, "lesson": 0.35}
+CROWDED = (10, 16)
+"""Rows and columns of crowded pictures: many things on little ground, the cheapest way to learn what things look like."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
 SHORT, LONG = 8, 48  # tokens of a short and of a long answer
 
@@ -46,9 +48,12 @@ class Family:
 
     seed: int
     lessons_wanted: int = 0
+    crowded: bool = False
 
     @cached_property
     def base(self) -> Shot:
+        if self.crowded:
+            return Shot(random_scene(np.random.default_rng((self.seed, 3)), CROWDED[1], 3 + self.seed % 2), *CROWDED)
         rng = np.random.default_rng((self.seed, 1))
         rows, columns = list(SIZES)[int(rng.choice(len(SIZES), p=list(SIZES.values())))]
         return Shot(captioned_scene(np.random.default_rng(self.seed), columns)[0], rows, columns)
@@ -119,7 +124,9 @@ class Teacher:
     """Makes examples of families. codes: what `encode_families` returned."""
 
     def __init__(self, vocab: Vocabulary, codes: Codes, families: list[Family]):
-        self.vocab, self.codes, self.families = vocab, codes, families
+        self.vocab, self.codes = vocab, codes
+        self.families = [family for family in families if not family.crowded]
+        self.crowds = [family for family in families if family.crowded]
         self.taught = [family for family in families if family.lessons]
         self.held_out = {prompt.text for prompt in benchmark_prompts()}
         self.empty = self._empty()
@@ -130,13 +137,19 @@ class Teacher:
     def _empty(self) -> dict[tuple, Tensor]:
         """(setting, shape) -> the most frequent code of each cell: what it holds when nothing stands there."""
         groups = defaultdict(list)
-        for family in self.families:
+        for family in (*self.families, *self.crowds):
             grid = self.grid(family.base)
             groups[family.base.scene.setting, grid.shape].append(grid)
         return {key: torch.stack(grids).mode(0).values for key, grids in groups.items()}
 
     def generate(self, rng: np.random.Generator) -> Example | None:
-        base = self.families[int(rng.integers(len(self.families)))].base
+        return self._by_caption(rng, self.families)
+
+    def crowd(self, rng: np.random.Generator) -> Example | None:
+        return self._by_caption(rng, self.crowds)
+
+    def _by_caption(self, rng: np.random.Generator, families: list[Family]) -> Example | None:
+        base = families[int(rng.integers(len(families)))].base
         text = caption(rng, base.scene)
         if text in self.held_out:
             return None
@@ -188,13 +201,17 @@ class Teacher:
         things = torch.zeros_like(grid, dtype=torch.bool) if empty is None else grid != empty
         return Example(branch.ids, branch.cells, grid.flatten() + self.vocab.image_offset, grid.numel(), things.flatten())
 
-    def batches(self, tokens: int, seed: int | tuple[int, ...], shares: Mapping[str, float]) -> Iterator[list[Example]]:
-        """Endless lists of equally long examples, of about `tokens` tokens together."""
+    def batches(self, tokens: int, seed: int | tuple[int, ...], shares: Callable[[], Mapping[str, float]]
+                ) -> Iterator[list[Example]]:
+        """Endless lists of equally long examples, of about `tokens` tokens together.
+
+        shares: how many of each kind (generate, crowd, lesson, chat) there are to be, asked for every example.
+        """
         rng = np.random.default_rng(seed)
-        kinds, weights = list(shares), list(shares.values())
         waiting: dict[tuple, list[Example]] = defaultdict(list)
         while True:
-            example = getattr(self, kinds[int(rng.choice(len(kinds), p=weights))])(rng)
+            kinds = shares()
+            example = getattr(self, list(kinds)[int(rng.choice(len(kinds), p=list(kinds.values())))])(rng)
             if example is None:
                 continue
             key = len(example.ids), len(example.cells), int(example.cells[0])

@@ -22,7 +22,7 @@ from dimoo.model import DiMOO
 from dimoo.packed import Packed
 from dimoo.preview import Preview, fit
 from dimoo.tasks import Generate
-from dimoo.train.data import LONG, SHARES, SHORT, Example, Family, Teacher, encode_families, mask_cells
+from dimoo.train.data import LONG, SHORT, Example, Family, Teacher, encode_families, mask_cells
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, replacing
 from dimoo.train.words import TEXT_IDS, write_tokenizer
@@ -96,6 +96,13 @@ def new_model(config: LLaDAConfig, codebook: Tensor, seed: int) -> DiMOO:
     return model
 
 
+def shares(tasks: str, progress: float) -> dict[str, float]:
+    """How many of the examples are of which kind; see `Teacher`. Crowded pictures come first: they teach what things are."""
+    kinds = {"generate": 1.0} if tasks == "generate" else {"generate": 0.4, "chat": 0.2, "lesson": 0.4}
+    crowd = 0.7 if progress < 0.5 else 0.2
+    return {"crowd": crowd} | {kind: (1 - crowd) * share for kind, share in kinds.items()}
+
+
 def optimizers(model: DiMOO, rate: float) -> list[torch.optim.Optimizer]:
     hidden = [p for name, p in model.named_parameters() if "blocks" in name and p.ndim == 2]
     names = {id(p) for p in hidden}
@@ -141,13 +148,13 @@ def sample_grid(checkpoint: Path, path: Path, count: int = 4) -> None:
     Image.fromarray(np.concatenate(pictures, axis=1)).save(path)
 
 
-def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float, tasks: str = "all", scenes: int = 6000,
+def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float, tasks: str = "all", scenes: int = 4000,
                       taught: int = 2000, tokens: int = 3200, rate: float = 4e-3, seed: int = 0,
                       size: dict | None = None) -> DiMOO:
     """Train for `minutes` in `folder` (resumable); leaves a checkpoint in `folder/checkpoint`.
 
-    tasks: "generate", text to image alone, or "all". scenes: how many there are; the first `taught` of them come with lessons
-    on the other tasks. tokens: of a step, in equally long sequences.
+    tasks: "generate", text to image alone, or "all". scenes: how many there are, and as many crowded ones; the first `taught` of
+    them come with lessons on the other tasks. tokens: of a step, in equally long sequences.
     """
     torch.set_flush_denormal(True)
     run = Run(folder, minutes, save_every=5)
@@ -162,6 +169,7 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
     write_tokenizer(run.folder / "words")
     vocab = Vocabulary.load(run.folder / "words", config)
     families = [Family(i, 2 if tasks == "all" and i < taught else 0) for i in range(scenes)]
+    families += [Family(i, crowded=True) for i in range(scenes)]
     teacher = Teacher(vocab, encode_families(vq, run.folder / "codes.npz", families), families)
     muon, adam = optimizers(model, rate)
     squares = [f.base for f in families if (f.base.rows, f.base.columns) == (16, 16)]
@@ -173,7 +181,7 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
 
     run.on_save = save
     run.resume(model=model, muon=muon, adam=adam)
-    stream = teacher.batches(tokens // 2, (seed, run.step), SHARES if tasks == "all" else {"generate": 1.0})
+    stream = teacher.batches(tokens // 2, (seed, run.step), lambda: shares(tasks, run.progress))
     generator = torch.Generator().manual_seed(seed + run.step)
     while run.tick():
         warm, left = min(1.0, (run.step + 1) / 50), 1 - run.progress
