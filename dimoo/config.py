@@ -84,6 +84,9 @@ class LLaDAConfig(PretrainedConfig):
 
     def check(self) -> None:
         """Raises DimooError when the configuration asks for something the transformer here does not have."""
+        for name in ("d_model", "n_heads", "n_layers", "mlp_hidden_size"):
+            if getattr(self, name) < 1:
+                raise DimooError(f"config.json: {name} is {getattr(self, name)}, but must be 1 or more.")
         if self.d_model % self.n_heads or self.head_dim % 2:
             raise DimooError(
                 f"config.json: d_model {self.d_model} does not split into {self.n_heads} heads of even size."

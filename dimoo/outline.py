@@ -27,7 +27,7 @@ from dimoo.vq import VQModel
 MODES = {"bf16": torch.bfloat16, "float32": torch.float32, "int8": torch.bfloat16, "nf4": torch.bfloat16}
 MASK = 0  # any id does for tokens without contents
 STEPS = 8  # of which a cache's first two are passes over all rows, the second beside what the first has left
-LAYERS = 3  # that are followed: layers are alike, only their keys and values add up
+LAYERS = 2  # that are followed: layers are alike, only their keys and values add up
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Outline:
         self.config, self.mode = config, mode
         with torch.device("meta"):
             self.model = DiMOO(config).to(MODES[mode]).eval()
-            self.vq = VQModel(dict(vq_config)).to(MODES[mode]).eval()
+        self.vq = VQModel.without_contents(dict(vq_config)).to(MODES[mode]).eval()
         self.parameters = sum(p.numel() for p in self.model.parameters())
         if mode in ("int8", "nf4"):
             quantize(self.model, mode)

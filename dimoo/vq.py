@@ -206,6 +206,15 @@ class VQModel(nn.Module):
         return self.reconstruct(self.quantize.vectors(codes)).float().clamp(0, 1)
 
     @classmethod
+    def without_contents(cls, config: dict) -> VQModel:
+        """The network on the meta device. Raises DimooError for a config of which none can be made."""
+        try:
+            with torch.device("meta"):
+                return cls(config)
+        except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+            raise DimooError(f"The image tokenizer's config.json has a value that cannot be used ({error}).") from None
+
+    @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> VQModel:
         """Read config.json and the weights (one file, or shards with an index) of a diffusers folder."""
         folder = Path(folder)
@@ -225,11 +234,7 @@ class VQModel(nn.Module):
                 weights |= load_file(folder / name)
             except (SafetensorError, OSError) as error:
                 raise DimooError(f"The image tokenizer's {name} cannot be read ({error}); download it again.") from None
-        try:
-            with torch.device("meta"):
-                model = cls(config)
-        except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-            raise DimooError(f"The image tokenizer's config.json has a value that cannot be used ({error}).") from None
+        model = cls.without_contents(config)
         try:
             model.load_state_dict(weights, assign=True)
         except RuntimeError as error:

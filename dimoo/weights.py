@@ -102,8 +102,7 @@ def read_by_transformers(
         )
     except ImportError as error:
         raise DimooError(
-            'Quantized weights, and weights on several devices, need more packages: pip install "dimoo[quantize]" '
-            "(bitsandbytes and accelerate)."
+            "Quantized weights, and weights on several devices, need more packages: pip install bitsandbytes accelerate."
         ) from error
     except (RuntimeError, ValueError) as error:
         raise DimooError(f"The weights cannot be loaded in this way ({str(error).splitlines()[0]}).") from error

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from dimoo.evals import bench
+from dimoo.evals import bench, memory
 from dimoo.tasks import Generate
 
 
@@ -41,12 +41,16 @@ def test_the_numbers_of_the_command(pipeline, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "loaded", lambda options: quick)
     parser = ArgumentParser()
     bench.arguments(parser, "bench")
+    measured = {"small": {f"{part} {how}": 1e6 for part in ("step", "decoder") for how in ("estimated", "measured")}}
+    monkeypatch.setattr(memory, "measure", lambda: measured)
     path = tmp_path / "bench.json"
-    assert bench.main(parser.parse_args(["--repeat", "1", "--json", str(path)])) == 0
-    numbers = json.loads(path.read_text())["bench"]
+    assert bench.main(parser.parse_args(["--repeat", "1", "--memory", "--json", str(path)])) == 0
+    written = json.loads(path.read_text())
+    numbers = written["bench"]
+    assert written["memory"] == measured
     assert numbers["size"] == "64x64" and numbers["steps"] == 4
     assert all(value > 0 for value in numbers.values() if isinstance(value, float))
     assert 0 < numbers["first step seconds"] < numbers["run seconds"]
     assert numbers["preview share"] + numbers["decode share"] < 1
     out = capsys.readouterr().out
-    assert all(name in out for name in numbers)
+    assert all(name in out for name in [*numbers, "decoder"])

@@ -65,6 +65,11 @@ BREAKS = {
         "config.json has a value that cannot be used",
     ),
     "odd heads": (lambda p: edit_json(p / "config.json", n_heads=5), "does not split into 5 heads"),
+    "no layers": (lambda p: edit_json(p / "config.json", n_layers=0), "n_layers is 0, but must be 1 or more"),
+    "odd image tokenizer": (
+        lambda p: edit_json(p / "vqvae" / "config.json", norm_num_groups=7),
+        "image tokenizer's config.json has a value that cannot be used",
+    ),
     "odd demo": (lambda p: edit_json(p / "config.json", demo={"presets": 3}), "demo section cannot be read"),
     "no tokenizer": (lambda p: (p / "tokenizer.json").unlink(), "no tokenizer.json"),
     "no weights": (lambda p: (p / "model.safetensors").unlink(), "model.safetensors is missing"),

@@ -270,11 +270,11 @@ def test_damaged_fillings(picture, without_ball):
     mask = fill.half_of(picture, 0, right=True)
     new = fill.cells_of(mask)
     pixels = np.kron(new, np.ones((16, 16), bool))[..., None]
-    marks = partial(fill.continues, SCENE, picture.rgb, new)
+    marks = partial(fill.continues, SCENE, picture, new)
     assert marks(picture.rgb).score == 1
-    half = marks(np.where(pixels, without_ball, picture.rgb))
-    assert half.parts["setting"] == 1  # whether half a ball is still a ball is the judge's to say
-    assert marks(without_ball).parts == {"setting": 1, "seam": 1, "things": 0}
+    half = marks(np.where(pixels, without_ball, picture.rgb)).parts
+    assert half["setting"] == half["seam"] == 1 and half["whole"] == 0  # though the judge may take it for a ball
+    assert marks(without_ball).parts == {"setting": 1, "seam": 1, "things": 0, "whole": 0}
     grey = np.where(pixels, np.uint8(128), picture.rgb)
     assert marks(grey).parts["seam"] == 0
 

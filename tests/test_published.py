@@ -20,7 +20,9 @@ from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.layout import GENERATE, text_to_image
 from dimoo.metadata import read_settings
+from dimoo.preview import fit_unseen
 from dimoo.tasks import Chat, Edit, Extrapolate, Generate, Inpaint
+from dimoo.vq import VQModel
 
 PHOTO = Image.fromarray(np.linspace(0, 255, 128 * 128 * 3).reshape(128, 128, 3).astype(np.uint8))
 MASK = Image.fromarray(np.pad(np.full((40, 40), 255, np.uint8), ((30, 58), (30, 58))))
@@ -34,10 +36,11 @@ def published(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small(published, tmp_path_factory):
-    """The look-alike with smaller pictures as its default: the published sizes take a while on a processor."""
+    """The look-alike with smaller pictures as its default, and a preview table: what takes a while on a processor."""
     folder = copy_published(published, tmp_path_factory.mktemp("small") / "Lumina-DiMOO")
     sizes = {"default_size": [128, 128], "edit_side": 128, "chat_sides": [64, 128]}
     edit_json(folder / "config.json", lambda config: config.update(demo=sizes))
+    fit_unseen(VQModel.load(folder / "vqvae"), pictures=1, size=64).save(folder / "vqvae" / "preview.safetensors")
     return folder
 
 

@@ -7,8 +7,9 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from dimoo.evals.bare import untouched
+from dimoo.evals.bare import empty, untouched
 from dimoo.evals.cases import Case, Marks, every, held_out, next_scene
+from dimoo.evals.regions import OFF, things_off
 from dimoo.evals.seams import TOLERANCE, seam_step
 from dimoo.evals.things import as_is
 from dimoo.images import cells_of
@@ -26,17 +27,21 @@ _BOX = (6, 7)  # columns and rows of a box over ground and sky
 _CELLS = 16  # rows and columns of all these pictures
 
 
-def continues(scene: Scene, truth: np.ndarray, new: np.ndarray, rgb: np.ndarray) -> Marks:
+def continues(scene: Scene, truth: Picture, new: np.ndarray, rgb: np.ndarray) -> Marks:
     """Marks of a result, (h, w, 3) uint8, of which the cells `new` (rows, columns) bool were drawn.
 
     setting: it is read as the same; seam: ground and sky go on across it; things: exactly those of the scene are read, of
-    their kind and colour, each within a cell of its place.
+    their kind and colour, each within a cell of its place; whole: what was hidden of them is there, for half a thing is
+    easily recognised.
     """
     reading = read(rgb)
+    hidden = np.where(np.kron(new, np.ones((CELL, CELL), bool)), truth.ids, -1)
+    bare = empty(scene.setting, *truth.image.size)
     return every(
         setting=reading.setting == scene.setting,
-        seam=seam_step(rgb, truth, new, untouched(truth, scene.setting, 0)) <= TOLERANCE,
+        seam=seam_step(rgb, truth.rgb, new, untouched(truth.rgb, scene.setting, 0)) <= TOLERANCE,
         things=as_is(reading, scene, ("kind", "color")),
+        whole=max(things_off(rgb, truth.rgb, bare, hidden), default=0) <= OFF,
     )
 
 
@@ -77,8 +82,8 @@ def inpaint_cases(count: int) -> Iterator[Case]:
         else:
             mask = bare_box(untouched(picture.rgb, scene.setting, 0))
         request = Inpaint(picture.image, mask, caption(rng, scene), seed=i)
-        new, truth = cells_of(mask), picture.rgb
-        yield Case(category, request, partial(continues, scene, truth, new), partial(np.asarray, truth), new)
+        new = cells_of(mask)
+        yield Case(category, request, partial(continues, scene, picture, new), partial(np.asarray, picture.rgb), new)
 
 
 def reaches(thing: Thing, edge: int, side: str) -> float:
@@ -102,11 +107,11 @@ def extrapolate_cases(count: int) -> Iterator[Case]:
     for i in range(count):
         side = EXTRAPOLATE[i % len(EXTRAPOLATE)]
         rng, scene = next_scene(rngs, partial(is_cut, side=side))
-        truth = render(scene).rgb
+        truth = render(scene)
         new = np.zeros((_CELLS, _CELLS), bool)
         cut = slice(0, GROWTH // CELL) if side != "right" else slice(_CELLS - GROWTH // CELL, _CELLS)
         new[(cut, slice(None)) if side == "top" else (slice(None), cut)] = True
         rows, columns = np.nonzero(~new)
         box = tuple(CELL * int(n) for n in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
-        request = Extrapolate(Image.fromarray(truth).crop(box), caption(rng, scene), seed=i, **{side: GROWTH})
-        yield Case(side, request, partial(continues, scene, truth, new), partial(np.asarray, truth), new)
+        request = Extrapolate(truth.image.crop(box), caption(rng, scene), seed=i, **{side: GROWTH})
+        yield Case(side, request, partial(continues, scene, truth, new), partial(np.asarray, truth.rgb), new)
