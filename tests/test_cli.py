@@ -149,8 +149,8 @@ def test_questions_and_answers(do, files, capsys):
 def test_mistakes_with_pictures_end_in_a_sentence(checkpoint, files, monkeypatch, capsys, words, sentence):
     load = loader.load
 
-    def small(*places):
-        pipeline = load(*places)
+    def small(*places, **ways):
+        pipeline = load(*places, **ways)
         return replace(pipeline, defaults=replace(pipeline.defaults, max_area=512 * 512))
 
     monkeypatch.setattr(loader, "load", small)

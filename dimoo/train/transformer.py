@@ -30,7 +30,7 @@ from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.world import scene as world
 
-SIZE = {"d_model": 256, "n_heads": 4, "n_kv_heads": 4, "n_layers": 8, "mlp_hidden_size": 768}
+SIZE = {"d_model": 192, "n_heads": 3, "n_kv_heads": 3, "n_layers": 8, "mlp_hidden_size": 576}
 
 DEMO = {
     "name": "Toytown",
