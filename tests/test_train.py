@@ -184,15 +184,18 @@ def test_every_kind_of_lesson_has_its_words(vocab, families, teacher):
 
 
 def test_pictures_are_encoded_once(vq, tmp_path, monkeypatch):
-    path = tmp_path / "codes.npz"
     family = next(f for f in map(Family, range(50)) if (f.base.rows, f.base.columns) == (10, 16))
-    first = encode_families(vq, path, [family])
+    first = encode_families(vq, tmp_path, [family])
     rgb = torch.from_numpy(family.base.draw())
     expected = vq.encode(rgb.permute(2, 0, 1)[None].float() / 255)[0]
     np.testing.assert_array_equal(first[name_of(family.base)], expected)
-    monkeypatch.setattr(data.multiprocessing, "get_context", lambda kind: pytest.fail("drawn again"))
-    again = encode_families(vq, path, [family])
+    monkeypatch.setattr(data, "pool", lambda workers: pytest.fail("drawn again"))
+    again = encode_families(vq, tmp_path, [family])
     np.testing.assert_array_equal(again[name_of(family.base)], expected)
+    other = copy.deepcopy(vq)
+    other.encoder.conv_in.weight.data += 0.1
+    with pytest.raises(pytest.fail.Exception, match="drawn again"):
+        encode_families(other, tmp_path, [family])  # its codes are others
 
 
 def test_sizes_are_those_of_the_page():
@@ -263,6 +266,32 @@ def test_a_run_resumes_where_it_stopped(tmp_path, clock):
     assert (tmp_path / "parts" / "curve.png").exists()
     assert not (tmp_path / "parts" / "state.tmp").exists()
     assert not Run(tmp_path / "new", minutes=2).resume()
+
+
+def test_a_run_made_for_something_else_is_not_continued(tmp_path, clock):
+    run = Run(tmp_path, minutes=2)
+    run.made_for = "one tokenizer"
+    train_a_line(run, clock, steps=2)
+    run.save()
+    other = Run(tmp_path, minutes=2)
+    other.made_for = "another"
+    with pytest.raises(dimoo.DimooError, match="another folder"):
+        train_a_line(other, clock, steps=1)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "checkpoint"
+    for text in ("one", "two"):
+        with run_module.replacing(folder) as new:
+            (new / "file").write_text(text)
+    with pytest.raises(ValueError), run_module.replacing(folder) as new:
+        (new / "file").write_text("three")
+        raise ValueError
+    assert (folder / "file").read_text() == "two"
+    folder.rename(tmp_path / "checkpoint.old")  # as if it had been cut off between two steps
+    with pytest.raises(ValueError), run_module.replacing(folder):
+        raise ValueError
+    assert (folder / "file").read_text() == "two"
 
 
 def test_a_run_saves_now_and_then(tmp_path, clock):

@@ -6,7 +6,6 @@ every time it is seen it is asked about in other words.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import sys
 from collections import defaultdict
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dimoo import layout
+from dimoo.train.run import pool
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.world.language import DESCRIBE, benchmark_prompts, caption, captioned_scene, description, questions
@@ -80,8 +80,17 @@ def _draw(shots: list[Shot]) -> list[np.ndarray]:
     return [shot.draw(renders[shot.scene]) for shot in shots]
 
 
-def encode_families(vq: VQModel, path: Path, families: list[Family]) -> dict[str, np.ndarray]:
-    """Codes (rows, columns) int16 of every shot by its name; kept in `path`, which is extended as needed."""
+def fingerprint(vq: VQModel) -> str:
+    """Of the weights: codes are those of one tokenizer only."""
+    digest = hashlib.sha1()
+    for tensor in vq.state_dict().values():
+        digest.update(tensor.detach().float().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def encode_families(vq: VQModel, folder: Path, families: list[Family]) -> dict[str, np.ndarray]:
+    """Codes (rows, columns) int16 of every shot by its name; kept in a file of `folder`, which is extended as needed."""
+    path = folder / f"codes-{fingerprint(vq)}.npz"
     known: dict[str, np.ndarray] = {}
     if path.exists():
         with np.load(path) as file:
@@ -91,7 +100,7 @@ def encode_families(vq: VQModel, path: Path, families: list[Family]) -> dict[str
     if missing:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        with multiprocessing.get_context("fork").Pool(max(1, (os.cpu_count() or 2) - 1)) as workers:
+        with pool(max(1, (os.cpu_count() or 2) - 1)) as workers:
             for i, (shots, drawn) in enumerate(zip(missing, workers.imap(_draw, missing, chunksize=8), strict=True)):
                 for shot, rgb in zip(shots, drawn, strict=True):
                     image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float().div_(255)
@@ -174,7 +183,8 @@ class Teacher:
             return layout.PREDICT, layout.PREDICT_MAP.format(map=layout.PREDICTED_MAPS[look])
         if kind == "style":
             return layout.STYLE, layout.STYLE
-        text = lesson.texts[int(rng.integers(len(lesson.texts)))]
+        texts = [text for text in lesson.texts if text not in self.held_out] or lesson.texts
+        text = texts[int(rng.integers(len(texts)))]
         if kind == "view":
             return layout.VIEW, layout.VIEW_FROM.format(direction=text)
         return {"control": layout.CONTROL, "subject": layout.SUBJECT}.get(kind, layout.EDIT), text

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing.pool
 import os
 import shutil
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
+
+from dimoo.errors import DimooError
 
 
 class Run:
@@ -28,6 +31,7 @@ class Run:
         self.step, self.before = 0, 0.0
         self.start = self.saved = self.shown = time.monotonic()
         self.modules: dict[str, object] = {}
+        self.made_for = ""  # what a state depends on; one made for something else is not continued
         self.on_save: Callable[[], None] = lambda: None
         self._sums: dict[str, list[float]] = {}
 
@@ -42,13 +46,18 @@ class Run:
         return min(1.0, self.elapsed / (self.minutes * 60))
 
     def resume(self, **modules) -> bool:
-        """Name what has a state_dict; load the saved state if the folder has one."""
+        """Name what has a state_dict; load the saved state if the folder has one.
+
+        Raises DimooError when that state was made for something else.
+        """
         self.modules = modules
         path = self.folder / "state.pt"
         self.start = time.monotonic()
         if not path.exists():
             return False
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if state.get("made_for", self.made_for) != self.made_for:
+            raise DimooError(f"{self.folder} holds a run with another tokenizer or size: choose another folder.")
         for name, module in modules.items():
             module.load_state_dict(state[name])
         self.step, self.before = state["step"], state["elapsed"]
@@ -57,7 +66,8 @@ class Run:
 
     def save(self) -> None:
         state = {name: module.state_dict() for name, module in self.modules.items()}
-        torch.save(state | {"step": self.step, "elapsed": self.elapsed}, self.folder / "state.tmp")
+        facts = {"step": self.step, "elapsed": self.elapsed, "made_for": self.made_for}
+        torch.save(state | facts, self.folder / "state.tmp")
         os.replace(self.folder / "state.tmp", self.folder / "state.pt")
         self.saved = time.monotonic()
         curve(self.folder)
@@ -87,6 +97,12 @@ class Run:
         print(f"step {self.step}  {numbers}  {left:.1f} min left", file=sys.stderr, flush=True)
 
 
+def pool(workers: int) -> multiprocessing.pool.Pool:
+    """Processes to draw in. Forked ones start at once, which is safe on Linux alone."""
+    kind = "fork" if sys.platform == "linux" else "spawn"
+    return multiprocessing.get_context(kind).Pool(workers)
+
+
 def cosine(progress: float, peak: float, warmup: float = 0.02, floor: float = 0.02) -> float:
     """Learning rate at a progress in [0, 1]: linear warm-up to `peak`, then a cosine down to `floor` of it."""
     if progress < warmup:
@@ -108,6 +124,8 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 def replacing(folder: Path) -> Iterator[Path]:
     """A new folder beside `folder` that takes its place when the block ends well."""
     new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)  # an earlier replacement was cut off between its two steps
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
     new.mkdir(parents=True)

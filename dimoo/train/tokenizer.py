@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dimoo.train.muon import Muon
-from dimoo.train.run import Run, cosine, replacing
+from dimoo.train.run import Run, cosine, pool, replacing
 from dimoo.vq import WEIGHTS, Down, Resnet, Up, VQModel
 from dimoo.world import scene as world
 from dimoo.world.render import render
@@ -113,24 +112,33 @@ def training_picture(seed: int) -> np.ndarray:
 
 def picture_pool(count: int, seed: int = 0, workers: int | None = None) -> np.ndarray:
     """(count, 256, 256, 3) uint8, rendered by all cores."""
-    pool = np.empty((count, 256, 256, 3), np.uint8)
-    with multiprocessing.get_context("fork").Pool(workers or os.cpu_count()) as workers_:
+    pictures = np.empty((count, 256, 256, 3), np.uint8)
+    with pool(workers or os.cpu_count() or 1) as processes:
         seeds = range(seed, seed + count)
-        for i, picture in enumerate(workers_.imap(training_picture, seeds, chunksize=16)):
-            pool[i] = picture
+        for i, picture in enumerate(processes.imap(training_picture, seeds, chunksize=16)):
+            pictures[i] = picture
             if i % 500 == 0:
                 print(f"rendered {i} of {count} pictures", file=sys.stderr, flush=True)
-    return pool
+    return pictures
 
 
-def crops(pool: np.ndarray, rng: np.random.Generator, count: int, size: int) -> Tensor:
+def kept_pool(path: Path, count: int, seed: int) -> np.ndarray:
+    """The pool in a file, made and written whole if it is not there."""
+    if not path.exists():
+        unfinished = path.with_suffix(".tmp.npy")
+        np.save(unfinished, picture_pool(count, seed))
+        os.replace(unfinished, path)
+    return np.load(path, mmap_mode="r")
+
+
+def crops(pictures: np.ndarray, rng: np.random.Generator, count: int, size: int) -> Tensor:
     """Random crops on the cell grid, (count, 3, size, size) float32 in [0, 1]; two in three from where things stand."""
     room = (256 - size) // 16 + 1
     out = np.empty((count, size, size, 3), np.uint8)
     for i in range(count):
         top = int(rng.integers(room)) if rng.random() < 0.33 else min(room - 1, int(rng.integers(5, 9)))
         left = int(rng.integers(room))
-        out[i] = pool[rng.integers(len(pool)), 16 * top : 16 * top + size, 16 * left : 16 * left + size]
+        out[i] = pictures[rng.integers(len(pictures)), 16 * top : 16 * top + size, 16 * left : 16 * left + size]
     return torch.from_numpy(out).permute(0, 3, 1, 2).float().div_(255)
 
 
@@ -168,9 +176,9 @@ def save_tokenizer(model: VQModel, folder: Path, dtype: torch.dtype = torch.floa
         (new / f"{WEIGHTS}.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
 
 
-def sample_grid(model: VQModel, pool: np.ndarray, path: Path) -> None:
+def sample_grid(model: VQModel, pictures: np.ndarray, path: Path) -> None:
     """Pictures above their reconstructions."""
-    x = torch.from_numpy(pool[:8]).permute(0, 3, 1, 2).float().div(255)
+    x = torch.from_numpy(pictures[:8]).permute(0, 3, 1, 2).float().div(255)
     y = model.decode(model.encode(x))
     rows = [torch.cat(list(t), dim=2) for t in (x, y)]
     Image.fromarray((torch.cat(rows, dim=1).permute(1, 2, 0) * 255).round().byte().numpy()).save(path)
@@ -222,10 +230,7 @@ def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, ba
     model.quantize.embedding.weight = torch.nn.Parameter(grid_codebook(CONFIG["latent_channels"]), requires_grad=False)
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = Optimizer(model, rate)
-    path = run.folder / "pictures.npy"
-    if not path.exists():
-        np.save(path, picture_pool(pictures, seed))
-    pool = np.load(path, mmap_mode="r")
+    drawn = kept_pool(run.folder / f"pictures-{pictures}-{seed}.npy", pictures, seed)
     held_out = picture_pool(8, seed=10_000_000)
 
     def export() -> None:
@@ -234,11 +239,11 @@ def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, ba
 
     run.on_save = export
     if not run.resume(model=model, average=average, muon=optimizer.muon, adam=optimizer.adam):
-        start_linear(model, crops(pool, np.random.default_rng(seed), batch, 128))
+        start_linear(model, crops(drawn, np.random.default_rng(seed), batch, 128))
     while run.tick():
         rng = np.random.default_rng((seed, run.step))
         whole = run.progress > 0.8  # the last fifth sees whole pictures, borders included
-        x = crops(pool, rng, batch // 4 if whole else batch, 256 if whole else 128).contiguous(memory_format=torch.channels_last)
+        x = crops(drawn, rng, batch // 4 if whole else batch, 256 if whole else 128).contiguous(memory_format=torch.channels_last)
         z = model.latents(x).float()
         q = round_to_levels(z.detach())
         y = model.reconstruct(z + (q - z).detach()).float()

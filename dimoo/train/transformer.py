@@ -22,7 +22,7 @@ from dimoo.model import DiMOO
 from dimoo.packed import Packed
 from dimoo.preview import Preview, fit
 from dimoo.tasks import Generate
-from dimoo.train.data import LONG, SHORT, Example, Family, Teacher, encode_families, mask_cells
+from dimoo.train.data import LONG, SHORT, Example, Family, Teacher, encode_families, fingerprint, mask_cells
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, replacing
 from dimoo.train.words import TEXT_IDS, write_tokenizer
@@ -31,6 +31,9 @@ from dimoo.vq import VQModel
 from dimoo.world import scene as world
 
 SIZE = {"d_model": 192, "n_heads": 3, "n_kv_heads": 3, "n_layers": 8, "mlp_hidden_size": 576}
+
+ROWS_RATE = 0.1
+"""Learning rate of embedding and head, in parts of the others'."""
 
 DEMO = {
     "name": "Toytown",
@@ -92,23 +95,28 @@ def new_model(config: LLaDAConfig, codebook: Tensor, seed: int) -> DiMOO:
             block.ff_out.weight.zero_()
         for weight in (body["wte"].weight, body["ff_out"].weight):
             projection = torch.randn(features.shape[1], weight.shape[1]) / features.shape[1] ** 0.5
-            weight[config.image_offset :] = 0.02 * (features @ projection) + 0.005 * torch.randn(len(features), weight.shape[1])
+            weight[config.image_offset :] = 0.05 * (features @ projection) + 0.005 * torch.randn(len(features), weight.shape[1])
     return model
 
 
 def shares(tasks: str, progress: float) -> dict[str, float]:
     """How many of the examples are of which kind; see `Teacher`. Crowded pictures come first: they teach what things are."""
-    kinds = {"generate": 1.0} if tasks == "generate" else {"generate": 0.4, "chat": 0.2, "lesson": 0.4}
-    crowd = 0.7 if progress < 0.5 else 0.2
+    kinds = {"generate": 1.0} if tasks == "generate" else {"generate": 0.3, "chat": 0.3, "lesson": 0.4}
+    crowd = (0.7 if tasks == "generate" else 0.3) if progress < 0.5 else 0.15
     return {"crowd": crowd} | {kind: (1 - crowd) * share for kind, share in kinds.items()}
 
 
 def optimizers(model: DiMOO, rate: float) -> list[torch.optim.Optimizer]:
-    hidden = [p for name, p in model.named_parameters() if "blocks" in name and p.ndim == 2]
-    names = {id(p) for p in hidden}
-    rest = [p for p in model.parameters() if id(p) not in names]
-    muon = Muon(hidden, rate, weight_decay=0.05)
-    return [muon, torch.optim.AdamW(rest, rate, betas=(0.9, 0.95), weight_decay=0.0)]
+    """Muon for the hidden matrices, AdamW for the rest.
+
+    Codes of things are rare, and a step of AdamW on a rare row is as long as on a common one: at the rate of the others it would
+    wipe out what `new_model` says about which codes are alike.
+    """
+    body = model.model["transformer"]
+    hidden = [p for p in body["blocks"].parameters() if p.ndim == 2]
+    norms = [p for p in model.parameters() if p.ndim == 1]
+    rows = [{"params": [body["wte"].weight, body["ff_out"].weight], "scale": ROWS_RATE}, {"params": norms, "scale": 1.0}]
+    return [Muon(hidden, rate, weight_decay=0.05), torch.optim.AdamW(rows, rate, betas=(0.9, 0.95), weight_decay=0.0)]
 
 
 def loss_of(model: DiMOO, examples: list[Example], masked: list[Tensor]) -> Tensor:
@@ -149,7 +157,7 @@ def sample_grid(checkpoint: Path, path: Path, count: int = 4) -> None:
 
 
 def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float, tasks: str = "all", scenes: int = 4000,
-                      taught: int = 2000, tokens: int = 3200, rate: float = 4e-3, seed: int = 0,
+                      taught: int = 1000, tokens: int = 3200, rate: float = 4e-3, seed: int = 0,
                       size: dict | None = None) -> DiMOO:
     """Train for `minutes` in `folder` (resumable); leaves a checkpoint in `folder/checkpoint`.
 
@@ -162,15 +170,16 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
     codebook_size = len(vq.codebook)
     config = LLaDAConfig(**(size or SIZE), vocab_size=TEXT_IDS + codebook_size, embedding_size=TEXT_IDS + codebook_size,
                          codebook_size=codebook_size, torch_dtype="float16")
+    run.made_for = f"{fingerprint(vq)} {[getattr(config, name) for name in SIZE]}"
     model = new_model(config, vq.codebook, seed)
-    if shutil.which("g++") or torch.cuda.is_available():  # compiling needs a compiler, or a card's own
+    if shutil.which("g++"):
         for block in model.model["transformer"]["blocks"]:
             block.compile(dynamic=True)  # fuses what lies between the matrix products: 1.4 times the speed on a CPU
     write_tokenizer(run.folder / "words")
     vocab = Vocabulary.load(run.folder / "words", config)
     families = [Family(i, 2 if tasks == "all" and i < taught else 0) for i in range(scenes)]
     families += [Family(i, crowded=True) for i in range(scenes)]
-    teacher = Teacher(vocab, encode_families(vq, run.folder / "codes.npz", families), families)
+    teacher = Teacher(vocab, encode_families(vq, run.folder, families), families)
     muon, adam = optimizers(model, rate)
     squares = [f.base for f in families if (f.base.rows, f.base.columns) == (16, 16)]
     preview = fit(vq, torch.stack([teacher.grid(shot) for shot in squares[:48]]), cell_pixels=8)
@@ -187,7 +196,7 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
         warm, left = min(1.0, (run.step + 1) / 50), 1 - run.progress
         for optimizer in (muon, adam):
             for group in optimizer.param_groups:
-                group["lr"] = rate * warm * min(1.0, left / 0.7 + 0.01)
+                group["lr"] = group.get("scale", 1.0) * rate * warm * min(1.0, left / 0.7 + 0.01)
         model.zero_grad(set_to_none=True)
         numbers: dict[str, float] = {}
         for examples in (next(stream), next(stream)):  # two, so that most steps see two tasks or sizes
