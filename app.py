@@ -82,7 +82,7 @@ def build(checkpoint: str, device: str | None = None, quantize: str | None = Non
     """The page for a checkpoint, ready to launch."""
     pipeline = load(checkpoint, device, quantize=quantize, offload=offload)
     waiting = QUEUE_BEFORE_A_CARD if pipeline.model.device.type == "cuda" else QUEUE_LENGTH
-    return build_page(reserved_runner(pipeline), pipeline.notes, pipeline.defaults, waiting)
+    return build_page(reserved_runner(pipeline), pipeline.check, pipeline.defaults, waiting)
 
 
 def serve(page: gr.Blocks, **options: Any) -> str:

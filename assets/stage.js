@@ -22,8 +22,8 @@ function entry(message) {
     album.set(key, { frames: [], final: null, before: null });
     if (album.size > KEPT) album.delete(album.keys().next().value);
   }
-  const { alt, columns, rows } = message;
-  return Object.assign(album.get(key), { alt, columns, rows });
+  const { alt, columns, rows } = message;  // a message without a picture, such as the first of a run, knows none of them
+  return columns ? Object.assign(album.get(key), { alt, columns, rows }) : album.get(key);
 }
 
 function rampColour(byte) {
@@ -135,8 +135,11 @@ function play() {
 function receive() {
   const message = props.value;
   stopReplay();
-  if (message.run !== ticket) root.dataset.drawn = '0';
-  current = entry(message);
+  const other = message.run !== ticket;
+  // an earlier picture that somebody looks at while a run goes on: what is said and what can be done is the run's
+  const aside = other && message.phase === 'done' && ['waiting', 'running'].includes(root.dataset.phase);
+  if (other && !aside) root.dataset.drawn = '0';
+  if (other || message.phase !== 'failed' || !current) current = entry(message);  // a failure leaves what there is
   const known = current.frames.length ? current.frames[current.frames.length - 1].step : -1;
   for (const { step, steps, picture, cells } of message.frames) {
     if (step <= known) continue;
@@ -150,7 +153,7 @@ function receive() {
     if (message.fresh) trigger('finished');
   }
   show(Infinity, !message.final);
-  announce(message);
+  if (!aside) announce(message);
 }
 
 element.addEventListener('click', (event) => {

@@ -57,11 +57,18 @@ class Real(Knob):
     def check(self, value: object) -> float | None:
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not finite(value):
             raise DimooError(f"{self.label} must be a number, not {value!r:.40}.")
         if not self.low <= value <= self.high:
             raise DimooError(f"{self.label} must lie between {self.low:g} and {self.high:.0f}, not {value:g}.")
         return float(value)
+
+
+def finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 @dataclass(frozen=True)
@@ -105,9 +112,9 @@ class Choice(Knob):
     options: Mapping[str, str]
 
     def check(self, value: object) -> str:
-        if value not in self.options:
+        if not isinstance(value, str) or value not in self.options:
             raise DimooError(f"{self.label} is one of {', '.join(self.options)}, not {value!r:.40}.")
-        return str(value)
+        return value
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import IO, Any
 from PIL import Image, PngImagePlugin
 
 from dimoo.errors import DimooError
+from dimoo.reading import check_size
 
 KEY = "dimoo"
 
@@ -85,15 +86,16 @@ class _replacing:
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings in a PNG file. Raises DimooError when it is no PNG or carries none."""
+    """The settings in a PNG file. Raises DimooError when it is no PNG, too large, or carries none."""
     name = Path(path).name
     try:
         with Image.open(path, formats=["PNG"]) as image:
+            check_size(image)
             image.load()  # text may follow the pixels
             text = image.text
     except FileNotFoundError as error:
         raise DimooError(f"There is no file {name}.") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DimooError(f"{name} cannot be read as a PNG picture.") from error
     try:
         settings = json.loads(text[KEY])

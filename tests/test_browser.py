@@ -453,10 +453,8 @@ def test_a_talk_goes_on(visit, photo):
     assert answers.count() == 2 and page.locator("#chat-talk [data-testid=user] img").count() == 1
     assert "<b>red</b>" in page.inner_text("#chat-talk")
     page.click("#chat-examples button >> nth=0")
-    page.wait_for_function("document.querySelector('#chat-prompt textarea').value.startsWith('how many')")
-    page.fill("#chat-prompt textarea", "is the ball red")
-    page.click("#chat-run")
     page.wait_for_function("document.querySelectorAll('#chat-talk [data-testid=user] img').length === 2")
+    page.wait_for_function("document.querySelectorAll('#chat-talk [data-testid=bot]').length === 3")
     wait_for(page, "done", "chat")
     page.click("#chat-clear")
     page.wait_for_function("!document.querySelector('#chat-talk [data-testid=bot]')")
@@ -494,8 +492,13 @@ def test_examples_run_at_a_click(visit):
         open_tab(page, task)
         page.click(f"#{task}-examples button >> nth=0")
         page.wait_for_selector(f"#{task}-image img")
-        page.fill(f"#{task}-prompt textarea", "a red ball")  # Testville knows few words
-        run(page, task, 2)
+        wait_for(page, "done", task)
+        page.wait_for_selector(f"#{task}-details .details-prompt")
+    open_tab(page, "inpaint")
+    page.click("#inpaint-examples button >> nth=1")  # what is to be painted first is only laid out
+    page.wait_for_selector("#inpaint-image img")
+    page.wait_for_timeout(500)
+    assert page.get_attribute("#inpaint-stage .stage", "data-phase") == "idle"
 
 
 @pytest.mark.parametrize("task", ["edit", "extrapolate"])

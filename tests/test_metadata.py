@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import pytest
 from PIL import Image
 
@@ -42,6 +45,18 @@ def test_pictures_without_settings_are_refused(tmp_path):
     odd.write_bytes(odd.read_bytes()[:60])
     with pytest.raises(DimooError, match="odd.png cannot be read"):
         read_settings(odd)
+
+
+@pytest.mark.parametrize(("side", "sentence"), [(9000, "too large"), (40000, "big.png cannot be read")])
+def test_a_picture_that_would_fill_the_memory_is_not_unpacked(tmp_path, side, sentence):
+    path = tmp_path / "big.png"
+    PICTURE.save(path)
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", side, side)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    with pytest.raises(DimooError, match=sentence):
+        read_settings(path)
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "{", "[" * 100_000])

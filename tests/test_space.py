@@ -113,6 +113,15 @@ def test_refusals_reach_the_page_as_sentences(pipeline):
         next(from_the_card(run, pipeline)(Generate("a red ball"), "sign"))
 
 
+def test_what_breaks_on_the_card_is_no_refusal(pipeline):
+    def run(request, sign):
+        raise gr.Error("ValueError", title="ZeroGPU worker error")
+        yield
+
+    with pytest.raises(RuntimeError, match="ValueError"):
+        next(from_the_card(run, pipeline)(Generate("a red ball"), "sign"))
+
+
 def test_reservations_grow_with_the_work(pipeline, monkeypatch):
     seconds = duration(pipeline)
     short, long, more = (seconds(Generate("a", **v), "") for v in ({"steps": 4}, {"steps": 100}, {"steps": 100, "count": 4}))

@@ -12,11 +12,11 @@ from dimoo.errors import DimooError
 from dimoo.frames import Answer
 from dimoo.metadata import save_png
 from dimoo.tasks import Chat, Edit, Extrapolate, Generate, Inpaint
-from dimoo.ui import chat, edit, extrapolate, inpaint, transfer
+from dimoo.ui import api, chat, edit, extrapolate, inpaint, transfer
 from dimoo.ui.chat import Table, Talk, bubble, plain
-from dimoo.ui.controls import picture_box
+from dimoo.ui.controls import picture_box, sizes
 from dimoo.ui.examples import FOR_TASK, chosen_values, path_of
-from dimoo.ui.files import LARGEST_SIDE, Picture, opened
+from dimoo.ui.files import LARGEST_AREA, Picture, opened
 from dimoo.ui.line import new_ticket
 from dimoo.ui.page import TABS, build_page
 from dimoo.ui.workbench import Shop
@@ -58,7 +58,9 @@ def test_pictures_are_read_upright_and_bounded(file, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
     assert opened(file("turned.jpg", (64, 128), exif=exif)).size == (128, 64)
-    assert max(opened(file("huge.png", (3000, 1500))).size) == LARGEST_SIDE
+    width, height = opened(file("huge.png", (3000, 1500))).size
+    assert 0.99 * LARGEST_AREA < width * height <= LARGEST_AREA and abs(width / height - 2) < 0.01
+    assert opened(file("wide.png", (4000, 500))).size == (4000, 500)
     assert opened(None) is None
     (tmp_path / "broken.png").write_bytes(b"\x89PNG not at all")
     with pytest.raises(DimooError, match=r"broken\.png cannot be read"):
@@ -87,7 +89,7 @@ def test_a_kind_asks_for_what_it_needs_only(file):
 def test_a_kind_shows_its_own_controls(kind):
     looks = edit.looks_of(kind)
     assert looks["prompt"]["visible"] == (kind in ("instruct", "control", "subject"))
-    assert looks["reference"]["visible"] == (kind == "style")
+    assert looks["style_only"]["visible"] == (kind == "style")
     assert looks["map"]["visible"] == (kind in ("control", "predict"))
     assert looks["direction"]["visible"] == (kind == "view")
     assert looks["make_map"]["visible"] == (kind == "control")
@@ -100,7 +102,27 @@ def test_edges_become_a_map_without_the_model(tmp_path, warnings):
     made = Image.open(edit.computed_map(str(tmp_path / "square.png"), "canny"))
     pixels = np.asarray(made.convert("L"))
     assert pixels.max() == 255 and 0.02 < (pixels > 0).mean() < 0.2
-    assert edit.computed_map(None, "hed") == gr.skip() and "Picture is missing" in warnings[0]
+    assert edit.computed_map(None, "hed") is None and "Picture is missing" in warnings[0]
+
+
+def test_another_map_is_made_of_the_picture_and_a_stopped_one_is_none(tmp_path):
+    assert edit.source_of("photo.png", ("", None)) == "photo.png" and edit.source_of(None, ("", None)) is None
+    assert edit.source_of("map.png", ("map.png", "photo.png")) == "photo.png"
+    assert edit.source_of("other.png", ("map.png", "photo.png")) == "other.png"
+    request = Edit(Image.new("RGB", (64, 64)), kind="predict", map="depth")
+    whole, half = picture(tmp_path, request), picture(tmp_path, request, stopped="1/3")
+    path = str(whole.path)
+    assert edit.predicted_map([whole], ("ticket", "photo.png")) == (path, (path, "photo.png"))
+    for pictures, wanted in (([half], "ticket"), ([whole], "another"), ([], "ticket")):
+        assert edit.predicted_map(pictures, (wanted, "photo.png")) == (gr.skip(), gr.skip())
+
+
+def test_no_picture_box_is_built_anew(page):
+    _, tabs, benches = page
+    boxes = [benches["edit"].controls[name] for name in ("image", "reference")]
+    for kind in Edit.KINDS:
+        update = benches["edit"].fill({"kind": kind, "image": "a.png", "reference": "b.png"})
+        assert [update[box] for box in boxes] == ["a.png", "b.png"]
 
 
 # Inpaint
@@ -127,13 +149,21 @@ def test_a_mask_from_a_file_is_joined_with_strokes_at_the_working_size(file, tmp
     mask.paste(255, (0, 0, 60, 300))
     mask.save(tmp_path / "mask.png")
     picture = file(size=(600, 300))
-    working = (352, 176)
+    working = (592, 288)  # cropped to whole cells, four pixels on the left
     request = inpaint.inpaint_request(
-        DEFAULTS, **inpaint_values(picture, strokes(working, (320, 0, 330, 20)), str(tmp_path / "mask.png"))
+        DEFAULTS, **inpaint_values(picture, strokes(working, (560, 0, 570, 20)), str(tmp_path / "mask.png"))
     )
     assert request.image.size == request.mask.size == working
     white = np.asarray(request.mask) > 0
-    assert white[:, 10].all() and white[10, 325] and not white[:, 100].any()
+    assert white[:, :56].all() and white[10, 565] and not white[:, 56:560].any()
+
+
+def test_what_is_transparent_in_a_mask_stays(file, tmp_path):
+    layer = Image.new("RGBA", (256, 256))
+    layer.paste("red", (32, 32, 64, 64))
+    layer.save(tmp_path / "mask.png")
+    request = inpaint.inpaint_request(DEFAULTS, **inpaint_values(file(), None, str(tmp_path / "mask.png")))
+    assert request.mask.getbbox() == (32, 32, 64, 64)
 
 
 def test_without_a_mask_it_asks_for_one(file):
@@ -178,6 +208,12 @@ def test_an_aspect_decides_the_sides(file):
     assert "256 × 256 → 384 × 256 pixels: 128 on the right; 128 new tokens" in shown
     align, *sides, _ = extrapolate.layout_of(DEFAULTS, path, "free", "center", 16, 0, 0, 32)
     assert sides == [16, 0, 0, 32] and not align["visible"]
+
+
+def test_an_aspect_that_takes_too_much_moves_no_slider(file):
+    path = file(size=(128, 1024))
+    _, *sides, shown = extrapolate.layout_of(DEFAULTS, path, "16:9", "start", 16, 0, 0, 0)
+    assert sides == [16, 0, 0, 0] and "Right must lie between 0 and 1024, not 1696" in shown
 
 
 def test_the_layout_says_what_is_missing_or_too_large(file, tmp_path):
@@ -266,6 +302,33 @@ def test_a_question_without_a_picture_is_answered_with_a_sentence(table):
     message, talk, messages, question = asked(table, Chat((), "hello"), Talk())[-1]
     assert message["phase"] == "failed" and "about pictures only" in message["status"]
     assert question == gr.skip()  # it can be asked again
+
+    def broken(request, sign):
+        yield next(answers("a", "a ball"))
+        raise DimooError("The card was taken back.")
+
+    table.shop.run = broken
+    *_, (_, talk, messages, _), (message, *_) = asked(table, Chat((), "hello"), Talk())
+    assert message["phase"] == "failed" and messages[-1]["content"] == talk.messages[-1]["content"] == chat.NO_ANSWER
+
+
+def test_a_new_talk_gives_up_what_is_asked(table):
+    ticket = new_ticket()
+    table.shop.line.join(ticket)
+    talk, messages, message = table.start_anew(ticket)
+    assert talk == Talk() and messages == [] and message["phase"] == "idle" and not table.shop.line.holds(ticket)
+
+
+def test_a_call_says_how_long_it_takes(table):
+    shop = table.shop
+    shop.run = lambda request, sign: (Answer(0, 2, 0.1, seconds, [("a", 0.9)], "a") for seconds in [9.0])
+    call = api.run(shop, "call", lambda: Chat((), "hello"))
+    assert next(call) is None and next(call).text == "a"
+    shop.line.join("page")
+    assert "free in about 9 s" in shop.line.describe("page")
+
+
+def test_a_question_needs_words():
     with pytest.raises(DimooError, match="Question is empty"):
         chat.request_of(None, prompt="", short=False, length=8, block=8, steps=8, cache=True)
 
@@ -308,7 +371,9 @@ def test_settings_go_back_to_where_they_came_from(page, tmp_path):
     controls = benches["generate"].controls
     assert update[tabs]["selected"] == "generate"
     values = {name: update[component] for name, component in controls.items() if component in update}
-    assert values["prompt"] == "a ball" and values["size"] == "256x192" and values["random_seed"] is False
+    assert values["prompt"] == "a ball" and values["random_seed"] is False
+    assert values["size"]["value"] == "256x192" and ("Own\n256 × 192", "256x192") in values["size"]["choices"]
+    assert all(label.split("\n")[0] != "Own" for label, _ in sizes(DEFAULTS, "1024x1024"))
     assert (values["seed"], values["steps"], values["guidance"]) == (5, 3, 2.5)
     red = Image.new("RGB", (64, 64), "red")
     update = transfer.to_controls(tabs, benches, Edit(red, kind="view", direction="back", seed=3).settings(), [])
@@ -339,7 +404,7 @@ def test_a_picture_is_sent_to_every_other_tab(page, tmp_path):
     for task, bench in benches.items():
         if task != "chat":
             assert set(bench.send) == set(TABS) - {task}
-        update = transfer.sender(tabs, bench, transfer.sent)(made, [made])
+        update = transfer.sender(tabs, bench)(made, [made])
         assert update[tabs]["selected"] == task
         controls = bench.controls
         if task == "generate":
@@ -350,13 +415,13 @@ def test_a_picture_is_sent_to_every_other_tab(page, tmp_path):
             assert update[controls["image"]] == path
         if task != "chat":
             assert update[bench.gallery] == [(path, "a ball")]
-    update = transfer.sender(tabs, benches["inpaint"], transfer.retouched)(made, [])
+    update = transfer.sender(tabs, benches["inpaint"])(made, [])
     controls = benches["inpaint"].controls
     assert update[controls["prompt"]] == "a ball" and update[controls["mask"]] is None
     assert update[controls["strokes"]]["background"].size == (256, 192)
     instructed = picture(tmp_path, Edit(Image.new("RGB", (64, 64)), prompt="make it red"))
-    assert transfer.retouched(instructed, "inpaint")["prompt"] == ""
-    assert transfer.sender(tabs, benches["edit"], transfer.sent)(None, []) == {tabs: gr.skip()}
+    assert transfer.sent(instructed, "inpaint")["prompt"] == "" and transfer.sent(instructed, "generate") == {}
+    assert transfer.sender(tabs, benches["edit"])(None, []) == {tabs: gr.skip()}
 
 
 def test_examples_fill_the_controls_of_their_tabs(page):
@@ -372,6 +437,19 @@ def test_examples_fill_the_controls_of_their_tabs(page):
             if task == "inpaint" and values.get("mask"):
                 shown = inpaint.cells_preview(DEFAULTS, values["image"], None, values["mask"], False, 0)
                 assert "of 256 tokens will be redrawn" in shown
+
+
+def test_examples_start_the_run(page):
+    blocks, _, benches = page
+    for task in FOR_TASK:
+        row = next(b for b in blocks.blocks.values() if getattr(b, "elem_id", None) == f"{task}-examples")
+        begun = [f for f in blocks.fns.values() if row in f.inputs and benches[task].board in f.outputs]
+        assert len(begun) == 1
+    row = next(b for b in blocks.blocks.values() if getattr(b, "elem_id", None) == "inpaint-examples")
+    [start] = [f.fn for f in blocks.fns.values() if row in f.inputs and benches["inpaint"].board in f.outputs]
+    nothing = dict.fromkeys(benches["inpaint"].controls)
+    assert start("1", "", *nothing.values()) == (gr.skip(),) * 3  # to be painted first
+    assert start("0", "", *nothing.values())[2]["phase"] == "failed"  # without the picture
 
 
 def test_every_control_has_a_label_and_an_address(page):

@@ -6,7 +6,9 @@ import base64
 import io
 import json
 import time
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import gradio as gr
 import numpy as np
@@ -15,10 +17,11 @@ from PIL import Image
 
 from dimoo.frames import Frame
 from dimoo.metadata import read_settings
-from dimoo.tasks import Edit, Extrapolate, Generate, Inpaint
+from dimoo.tasks import Chat, Edit, Extrapolate, Generate, Inpaint
 from dimoo.ui import files
 from dimoo.ui.controls import literal, split_size, surprise_script
 from dimoo.ui.easel import Easel, reused_seed
+from dimoo.ui.examples import path_of, served
 from dimoo.ui.gallery import MOST_PICTURES, added, before, choose, details_html, given_pictures, publish, title_of
 from dimoo.ui.generate import request_of
 from dimoo.ui.line import Line, StopSign, new_ticket
@@ -34,7 +37,7 @@ def easel(pipeline):
         return pipeline.run(request, StopSign(sign).seen)
 
     with gr.Blocks():
-        yield Easel(Shop(run, pipeline.notes, pipeline.defaults, gr.State([])), "test")
+        yield Easel(Shop(run, pipeline.check, pipeline.defaults, gr.State([])), "test")
 
 
 def joined(easel) -> str:
@@ -142,6 +145,22 @@ def test_a_request_that_cannot_run_never_waits(easel):
         assert not easel.shop.line.holds(ticket)
 
 
+def test_what_only_the_checkpoint_can_refuse_never_waits_either(easel, pipeline):
+    small = replace(pipeline.defaults, max_area=512 * 512, text_only=False)
+    easel.shop.notes = replace(pipeline, defaults=small).check
+    red, black = Image.new("RGB", (64, 64), "red"), Image.new("L", (64, 64))
+    for request, sentence in (
+        (make(width=1024, height=1024), "is too large"),
+        (Extrapolate(red, left=1024, right=1024, top=1024), "is too large"),
+        (Chat((), "is the ball red"), "about pictures only"),
+        (Inpaint(red, black, "a ball"), "mask is empty"),
+        (Inpaint(red, Image.new("L", (64, 32), 255), "a ball"), "does not fit the picture"),
+    ):
+        ticket, request, message = easel.begin("", lambda request=request: request)
+        assert message["phase"] == "failed" and sentence in message["status"] and request is None
+        assert not easel.shop.line.holds(ticket)
+
+
 def test_one_run_at_a_time_and_tab(easel):
     ticket, request, message = easel.begin("", lambda: make(prompt="a red dragon ball"))
     assert message["phase"] == "waiting" and "dragon" in message["notes"][0] and request.seed == 1
@@ -176,26 +195,39 @@ def test_what_breaks_is_logged_and_said_plainly(easel, caplog):
 # The session
 
 
+def clicked(picture):
+    """What the page says of a click on a picture of the gallery that it shows."""
+    return type("Event", (), {"index": 0, "value": {"image": {"path": str(picture.path)}, "caption": ""}})()
+
+
+def make_more(easel) -> list:
+    return list(easel.run(joined(easel), make(), []))[-1][1]
+
+
 def test_pictures_of_the_session_come_back(easel):
     pictures = list(easel.run(joined(easel), make(count=2), []))[-1][1]
     chosen, details, download, gallery = publish(pictures)
     assert chosen == pictures[0] and download == str(pictures[0].path)
     assert gallery == [(str(p.path), "a red ball") for p in pictures]
-    event = type("Event", (), {"index": 1})()
+    event = clicked(pictures[1])
     message, chosen, details, download = choose(pictures, event)
     assert chosen == pictures[1] and message["final"] and not message["fresh"]
     assert (message["run"], message["index"]) == (pictures[1].ticket, 0)
     assert publish([])[0] == gr.skip() and choose([], event)[0] == gr.skip()
+    assert choose([*make_more(easel), *pictures], event)[1] == pictures[1]  # whatever its place is by now
+    pictures[1].path.unlink()
+    assert choose(pictures, event) == (gr.skip(),) * 4
     assert reused_seed(pictures[1]) == (1, False) and reused_seed(None)[0] == gr.skip()
 
 
 def test_old_pictures_are_swept_up(easel, served_files):
     picture = list(easel.run(joined(easel), make(), []))[-1][1][0]
     assert picture.path.is_relative_to(served_files)
+    example = Path(served(path_of("beach.png")))
     files.sweep()
     assert picture.path.exists()
     files.sweep(age=-1)
-    assert not picture.path.exists()
+    assert not picture.path.exists() and example.is_relative_to(served_files) and example.exists()
 
 
 def drawn(request, size=(64, 48)) -> Frame:
@@ -216,8 +248,10 @@ def test_a_picture_keeps_what_it_was_made_from(easel):
     assert set(picture.given) == {"image", "mask"} and message["before"].startswith("data:image/jpeg")
     assert Image.open(picture.given["image"]).getpixel((0, 0)) == (255, 0, 0)
     assert Image.open(picture.before).size == (64, 48)
-    back, *_ = choose([picture], type("Event", (), {"index": 0})())
+    back, *_ = choose([picture], clicked(picture))
     assert back["before"] == message["before"]
+    picture.before.unlink()
+    assert choose([picture], clicked(picture))[0]["before"] is None
 
 
 def test_what_there_is_to_compare():

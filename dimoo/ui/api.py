@@ -249,7 +249,9 @@ def run(shop: Shop, ticket: str, request_of: Callable[[], Request]) -> Iterator[
         shop.notes(request)
         yield None  # before the model is asked for anything: a run that has yielded can be cancelled
         with closing(shop.run(request, str(StopSign.of(ticket).path))) as states:
-            yield from states
+            for state in states:
+                shop.line.expect(ticket, state.seconds_left)
+                yield state
     except DimooError as error:
         raise gr.Error(html.escape(str(error)), print_exception=False) from error
     finally:

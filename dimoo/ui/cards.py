@@ -18,6 +18,7 @@ from dimoo.pipeline import Pipeline
 from dimoo.tasks import Chat, Draw, Request
 from dimoo.ui.line import StopSign
 
+WORKER_ERROR = "ZeroGPU worker error"  # title of what the package raises when the run itself, or its process, broke
 LONGEST_RESERVATION = 120  # seconds; a longer one is refused
 QUOTA = re.compile(r"\((?P<asked>\d+)s requested vs\. (?P<left>-?\d+)s left\)(. Try again in (?P<wait>[\w:, ]+\w))?")
 
@@ -52,7 +53,7 @@ def on_the_card(pipeline: Pipeline) -> Callable[[Request, str], Iterator[Frame |
 def from_the_card(
     run: Callable[[Request, str], Iterator[Frame | Answer | str]], pipeline: Pipeline
 ) -> Callable[[Request, str], Iterator[Frame | Answer]]:
-    """The same run as the page sees it: sentences and refusals are raised as DimooError."""
+    """The same run as the page sees it: sentences and refusals are raised as DimooError, what broke as RuntimeError."""
 
     def states(request: Request, sign: str) -> Iterator[Frame | Answer]:
         try:
@@ -62,6 +63,8 @@ def from_the_card(
                         raise DimooError(item)
                     yield item
         except gr.Error as error:
+            if error.title == WORKER_ERROR and "aborted" not in str(error.message):
+                raise RuntimeError(f"The run broke on the card: {error.message}") from error
             raise DimooError(refusal(str(error.message), request, pipeline)) from error
 
     return states

@@ -19,11 +19,12 @@ from dimoo.ui.controls import control, prompt_chips
 from dimoo.ui.examples import build_examples
 from dimoo.ui.files import folder, opened, write
 from dimoo.ui.stage import Message, Pace, build_status
-from dimoo.ui.workbench import PRIVATE, QUICK, Shop, Workbench
+from dimoo.ui.workbench import QUICK, Shop, Workbench
 
 MOST_MESSAGES = 60
 HINT = "Add a picture, then ask about it."
 SHOWN_SIDE = 384  # pixels of the longer side of a picture in the talk
+NO_ANSWER = '<em class="cut">(no answer)</em>'
 MASKED = '<span class="masked">░░</span>'
 # characters that would mean something to Markdown, kept as they are by writing them as HTML
 PLAIN = {ord(c): f"&#{ord(c)};" for c in "\\`*_{}[]()#+-.!|~>$:@^="} | {ord("\n"): "<br>"}
@@ -61,18 +62,29 @@ class Table(Workbench):
         pace = Pace()
         talk = kept.ask(request, ticket)
         asked = False
-        for answer in states:
-            self.shop.line.expect(ticket, answer.seconds_left)
-            if not (pace.due() or answer.done):
-                continue
-            done = min(1.0, answer.step / answer.steps)
-            message = Message(ticket, "running", words_of(answer), notes=notes, progress=done)
-            if answer.done:
-                message.phase = "stopped" if answer.stopped else "done"
-            said = talk.say("assistant", bubble(answer))
-            # what was said is kept from the first state on: a talk that is cut short goes on from there
-            yield message.for_page(), said, list(said.messages), gr.skip() if asked else ""
-            asked = True
+        try:
+            for answer in states:
+                self.shop.line.expect(ticket, answer.seconds_left)
+                if not (pace.due() or answer.done):
+                    continue
+                done = min(1.0, answer.step / answer.steps)
+                message = Message(ticket, "running", words_of(answer), notes=notes, progress=done)
+                if answer.done:
+                    message.phase = "stopped" if answer.stopped else "done"
+                said = talk.say("assistant", bubble(answer))
+                # what was said is kept from the first state on: a talk that is cut short goes on from there
+                yield message.for_page(), said, list(said.messages), gr.skip() if asked else ""
+                asked = True
+        except Exception:
+            if asked:
+                said = talk.say("assistant", NO_ANSWER)
+                yield gr.skip(), said, list(said.messages), gr.skip()
+            raise
+
+    def start_anew(self, ticket: str) -> tuple:
+        """An empty talk; what is being answered, or waits, is given up with the old one."""
+        self.shop.line.leave(ticket)
+        return Talk(), [], Message(ticket, "idle", "").for_page()
 
 
 def build(shop: Shop) -> Table:
@@ -115,11 +127,12 @@ def build(shop: Shop) -> Table:
                 elem_id="chat-talk",
             )
             table.board = build_status("chat-stage", shop.line.describe)
-            questions = prompt_chips(defaults.questions, "chat-questions", "Example questions")
+            question = control(
+                Chat, "prompt", defaults, placeholder="Ask about the picture", lines=1, max_lines=4, scale=6, render=False
+            )
+            prompt_chips(defaults.questions, question, "chat-questions", "Example questions")
             with gr.Row(elem_classes=["ask-row"], equal_height=True):
-                question = control(
-                    Chat, "prompt", defaults, placeholder="Ask about the picture", lines=1, max_lines=4, scale=6
-                )
+                question.render()
                 with gr.Column(scale=2, min_width=120):
                     table.build_buttons("Ask")
             clear = gr.Button("New talk", size="sm", elem_id="chat-clear", elem_classes=["plain"])
@@ -127,9 +140,9 @@ def build(shop: Shop) -> Table:
     table.shown = [chatbot, question]
     table.listen([table.start.click, question.submit], request_of)
     table.serve()
-    questions.input(None, questions, question, js="(chosen) => chosen", **PRIVATE)
     controls["short"].input(lambda short: lengths(short, defaults), controls["short"], [controls[n] for n in LENGTHS], **QUICK)
-    gr.on([clear.click, chatbot.clear], lambda: (Talk(), []), None, [table.kept, chatbot], **QUICK)
+    anew = [table.kept, chatbot, table.board]
+    gr.on([clear.click, chatbot.clear], table.start_anew, table.ticket, anew, cancels=[table.running], **QUICK)
     return table
 
 

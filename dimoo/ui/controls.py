@@ -15,7 +15,7 @@ from gradio.data_classes import ImageData
 from dimoo.defaults import Defaults, Preset
 from dimoo.knobs import Choice, Flag, Knob, Real, Text, Whole, knobs
 from dimoo.tasks import Request
-from dimoo.ui.workbench import Workbench
+from dimoo.ui.workbench import PRIVATE, Workbench
 
 CHIPS = 5
 
@@ -118,9 +118,13 @@ def uploaded_path(upload: ImageData | None) -> str | None:
     return None if upload is None else upload.path
 
 
-def prompt_chips(prompts: Sequence[str], elem_id: str, label: str = "Example prompts", **options: Any) -> gr.HTML:
-    """Example texts to click; the event `input` brings the clicked one as the value."""
-    return chips([(prompt, html.escape(prompt)) for prompt in prompts[:CHIPS]], elem_id, label, "chips", **options)
+def prompt_chips(
+    prompts: Sequence[str], box: gr.Textbox, elem_id: str, label: str = "Example prompts", **options: Any
+) -> gr.HTML:
+    """Example texts; the one that is clicked goes into the box."""
+    row = chips([(prompt, html.escape(prompt)) for prompt in prompts[:CHIPS]], elem_id, label, "chips", **options)
+    row.input(None, row, box, js="(chosen) => chosen", **PRIVATE)
+    return row
 
 
 def chips(choices: Sequence[tuple[str, str]], elem_id: str, label: str, look: str, **options: Any) -> gr.HTML:
@@ -160,7 +164,7 @@ def surprise_script(prompts: Sequence[str]) -> str:
 def size_choice(defaults: Defaults, elem_id: str) -> gr.Radio:
     """Aspect presets; the value is widthxheight."""
     return gr.Radio(
-        [(preset_label(preset), f"{preset.width}x{preset.height}") for preset in defaults.presets],
+        sizes(defaults),
         value=f"{defaults.width}x{defaults.height}",
         label="Shape",
         elem_id=elem_id,
@@ -168,8 +172,16 @@ def size_choice(defaults: Defaults, elem_id: str) -> gr.Radio:
     )
 
 
-def preset_label(preset: Preset) -> str:
-    return f"{preset.label}\n{preset.width} × {preset.height}"
+def sizes(defaults: Defaults, own: str | None = None) -> list[tuple[str, str]]:
+    """The choices of `size_choice`: the presets, and one of its own if that is none of them."""
+    choices = [(size_label(preset), f"{preset.width}x{preset.height}") for preset in defaults.presets]
+    if own is not None and own not in dict(choices).values():
+        choices.append((size_label(Preset(*split_size(own), "Own")), own))
+    return choices
+
+
+def size_label(size: Preset) -> str:
+    return f"{size.label}\n{size.width} × {size.height}"
 
 
 def split_size(choice: str | None) -> tuple[int | None, int | None]:

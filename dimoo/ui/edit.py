@@ -20,7 +20,6 @@ from dimoo.ui.workbench import PRIVATE, QUICK, Shop, warn
 
 HINT = "Choose a picture and say what to make of it."
 COMPUTED = ("canny", "hed")  # maps that need no model
-PICTURE_LABELS = {"control": "Control map", "subject": "Picture of the subject", "style": "Picture to redraw"}
 PROMPT_HELP = {
     "instruct": ("Instruction", "make the ball green"),
     "control": ("Prompt", "What the picture along the map shows"),
@@ -31,7 +30,7 @@ MAP_HELP = {
     "predict": "Which kind of map to make of the picture.",
 }
 # which controls a kind has beside the picture; the prompt is in Edit.NEEDS_PROMPT
-KINDS_WITH = {"map": ("control", "predict"), "reference": ("style",), "direction": ("view",)}
+KINDS_WITH = {"map": ("control", "predict"), "style_only": ("style",), "direction": ("view",)}
 
 
 def build(shop: Shop) -> Easel:
@@ -44,12 +43,14 @@ def build(shop: Shop) -> Easel:
             controls["kind"] = kind = control(Edit, "kind", defaults, label="What to do", info=None)
             controls["image"] = picture_box("Picture", "edit-image")
             build_examples(easel)
-            controls["reference"] = picture_box("Style picture", "edit-reference", height=150, visible=False)
+            with gr.Column(visible=False) as style_only:
+                controls["reference"] = picture_box("Style picture", "edit-reference", height=150)
             controls["map"] = control(Edit, "map", defaults, visible=False)
             make_map = gr.Button("Make a map from the picture", size="sm", elem_id="edit-make-map", visible=False)
             controls["prompt"] = control(Edit, "prompt", defaults, placeholder=PROMPT_HELP["instruct"][1], lines=2)
-            instructions = prompt_chips(defaults.instructions, "edit-instructions", "Example instructions")
-            prompts = prompt_chips(defaults.prompts, "edit-prompts", visible=False)
+            prompt = controls["prompt"]
+            instructions = prompt_chips(defaults.instructions, prompt, "edit-instructions", "Example instructions")
+            prompts = prompt_chips(defaults.prompts, prompt, "edit-prompts", visible=False)
             controls["direction"] = control(Edit, "direction", defaults, visible=False)
             easel.build_buttons("Edit")
             names = ["count", "steps", "guidance", "guidance_image", "temperature", "cache"]
@@ -57,7 +58,7 @@ def build(shop: Shop) -> Easel:
         with gr.Column(scale=7, min_width=320, elem_classes=["result"]):
             easel.build_result(HINT)
 
-    beside = {"make_map": make_map, "instructions": instructions, "prompts": prompts}
+    beside = {"style_only": style_only, "make_map": make_map, "instructions": instructions, "prompts": prompts}
     changing = controls | beside
 
     def derive(values: Mapping[str, Any]) -> dict[Component, Any]:
@@ -74,22 +75,22 @@ def build(shop: Shop) -> Easel:
 
     easel.derive = derive
     easel.derived = list(beside.values())
-    easel.listen([easel.start.click, controls["prompt"].submit], request_of)
+    easel.listen([easel.start.click, prompt.submit], request_of)
     easel.serve()
     kind.input(change_kind, kind, [changing[name] for name in looks_of("instruct")], **QUICK)
-    for chips in (instructions, prompts):
-        chips.input(None, chips, controls["prompt"], js="(chosen) => chosen", **PRIVATE)
     connect_maps(easel, make_map)
     return easel
 
 
 def looks_of(kind: str) -> dict[str, dict[str, Any]]:
-    """What the controls look like for a kind of edit: which are there, and what they are called."""
+    """What the controls look like for a kind of edit: which are there, and what they are called.
+
+    Picture boxes are not among them: Gradio builds anew what it changes in looks, without their own `preprocess`.
+    """
     prompt, placeholder = PROMPT_HELP.get(kind, PROMPT_HELP["instruct"])
     looks: dict[str, dict[str, Any]] = {name: {"visible": kind in kinds} for name, kinds in KINDS_WITH.items()}
     looks["map"]["info"] = MAP_HELP.get(kind, "")
     return looks | {
-        "image": {"label": PICTURE_LABELS.get(kind, "Picture")},
         "prompt": {"visible": kind in Edit.NEEDS_PROMPT, "label": prompt, "placeholder": placeholder},
         "make_map": {"visible": kind == "control"},
         "instructions": {"visible": kind == "instruct"},
@@ -101,7 +102,7 @@ def request_of(image: str | None, reference: str | None, kind: str, prompt: str,
     """What a kind does not ask for stays out of its request."""
     return Edit(
         image=opened(image),
-        reference=opened(reference) if kind in KINDS_WITH["reference"] else None,
+        reference=opened(reference) if kind in KINDS_WITH["style_only"] else None,
         kind=kind,
         prompt=prompt if kind in Edit.NEEDS_PROMPT else "",
         **settle_seed(values),
@@ -112,28 +113,49 @@ def connect_maps(easel: Easel, button: gr.Button) -> None:
     """The button that turns the picture into a map: edges at once, other maps by a run of the model."""
     fields = list(easel.controls)
     image = easel.controls["image"]
-    maps = gr.State("")  # ticket of the run whose result is wanted as a map
+    wanted = gr.State(("", None))  # ticket of the run whose result is wanted as a map, path of what it is a map of
+    made = gr.State(("", None))  # path of the last map, path of what it is a map of
 
-    def make(last: str, *values: Any) -> tuple:
+    def make(last: str, made: tuple[str, str | None], *values: Any) -> tuple:
         given = dict(zip(fields, values, strict=True))
+        source = source_of(given["image"], made)
         if given["map"] not in COMPUTED:
-            wanted = given | {"kind": "predict", "count": 1}
-            ticket, request, message = easel.begin(last, lambda: request_of(**wanted))
-            return ticket, request, message, gr.skip() if ticket == last else ticket, gr.skip()
-        return (gr.skip(),) * 4 + (computed_map(given["image"], given["map"]),)
+            predicting = given | {"image": source, "kind": "predict", "count": 1}
+            ticket, request, message = easel.begin(last, lambda: request_of(**predicting))
+            joined = gr.skip() if ticket == last else (ticket, source)
+            return ticket, request, message, joined, gr.skip(), gr.skip()
+        path = computed_map(source, given["map"])
+        return *(gr.skip(),) * 4, *((gr.skip(),) * 2 if path is None else (path, (path, source)))
 
-    def place(pictures: list[Picture], ticket: str) -> Any:
-        made = bool(pictures) and pictures[0].ticket == ticket
-        return str(pictures[0].path) if made else gr.skip()
+    button.click(
+        make,
+        [easel.ticket, made, *easel.controls.values()],
+        [easel.ticket, easel.request, easel.board, wanted, image, made],
+        concurrency_limit=None,
+        **PRIVATE,
+    )
+    easel.board.finished(predicted_map, [easel.kept, wanted], [image, made], **QUICK)
 
-    inputs = [easel.ticket, *easel.controls.values()]
-    outputs = [easel.ticket, easel.request, easel.board, maps, image]
-    button.click(make, inputs, outputs, concurrency_limit=None, **PRIVATE)
-    easel.board.finished(place, [easel.kept, maps], image, **QUICK)
+
+def source_of(path: str | None, made: tuple[str, str | None]) -> str | None:
+    """What to make a map of: the picture in the box, or if that is a map, what this was made of. made: map, source."""
+    return made[1] if path == made[0] else path
 
 
-def computed_map(path: str | None, kind: str) -> Any:
-    """The path of the edge map of a picture, for its box; a warning and no change if there is none."""
+def predicted_map(pictures: list[Picture], wanted: tuple[str, str | None]) -> tuple:
+    """A map that a run was asked for, for the box, and (map, source); no change if the newest picture is none.
+
+    A run that was stopped leaves half a map.
+    """
+    ticket, source = wanted
+    if not pictures or pictures[0].ticket != ticket or "stopped" in pictures[0].settings:
+        return gr.skip(), gr.skip()
+    path = str(pictures[0].path)
+    return path, (path, source)
+
+
+def computed_map(path: str | None, kind: str) -> str | None:
+    """The path of the edge map of a picture; a warning and None if there is none."""
     try:
         picture = opened(path)
         if picture is None:
@@ -141,4 +163,4 @@ def computed_map(path: str | None, kind: str) -> Any:
         return str(write(edge_map(picture, kind), folder() / new_ticket() / f"{kind}.png"))
     except DimooError as error:
         warn(str(error))
-        return gr.skip()
+        return None

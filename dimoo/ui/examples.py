@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 from PIL import Image, ImageOps
 
 from dimoo.ui.controls import chips
 from dimoo.ui.files import folder
+from dimoo.ui.line import new_ticket
 from dimoo.ui.stage import jpeg
-from dimoo.ui.workbench import QUICK, Workbench
+from dimoo.ui.workbench import PRIVATE, QUICK, Workbench
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 THUMBNAIL = (88, 66)  # pixels
@@ -22,13 +24,19 @@ THUMBNAIL = (88, 66)  # pixels
 
 @dataclass(frozen=True)
 class Example:
-    """A choice to click. values: of the controls, by field; pictures: names of files, by field, the first is shown."""
+    """A choice to click.
+
+    values: of the controls, by field; pictures: names of files, by field, the first is shown; runs: whether it can
+    be run as it is.
+    """
 
     label: str
     values: dict[str, Any]
     pictures: dict[str, str] = field(default_factory=dict)
+    runs: bool = True
 
 
+MASK_AS_IT_IS = {"invert": False, "grow": 0}
 BEACH, SNOW = {"image": "beach.png"}, {"image": "house-in-the-snow.png"}
 FOR_TASK: dict[str, tuple[Example, ...]] = {
     "edit": (
@@ -45,8 +53,17 @@ FOR_TASK: dict[str, tuple[Example, ...]] = {
         Example("From the left", {"kind": "view", "direction": "left"}, BEACH),
     ),
     "inpaint": (
-        Example("Another thing", {"prompt": "a red ball and a yellow cone on the beach"}, BEACH | {"mask": "beach-mask.png"}),
-        Example("Paint yourself", {"prompt": "a red house, a green tree and a white snowman in the snow", "mask": None}, SNOW),
+        Example(
+            "Another thing",
+            {"prompt": "a red ball and a yellow cone on the beach"} | MASK_AS_IT_IS,
+            BEACH | {"mask": "beach-mask.png"},
+        ),
+        Example(
+            "Paint yourself",
+            {"prompt": "a red house, a green tree and a white snowman in the snow", "mask": None} | MASK_AS_IT_IS,
+            SNOW,
+            runs=False,
+        ),
     ),
     "extrapolate": (
         Example(
@@ -64,7 +81,7 @@ FOR_TASK: dict[str, tuple[Example, ...]] = {
 
 
 def build_examples(bench: Workbench) -> None:
-    """The examples of a tab as a row of small pictures; a click fills the controls."""
+    """The examples of a tab as a row of small pictures; a click fills the controls, and starts the run."""
     examples = [example for example in FOR_TASK[bench.task] if all(map(path_of, example.pictures.values()))]
     if not examples:
         return
@@ -74,12 +91,25 @@ def build_examples(bench: Workbench) -> None:
     def pick(index: str) -> dict:
         return bench.fill(chosen_values(examples, index))
 
-    bench.later.append(lambda: row.input(pick, row, bench.filled, **QUICK))
+    def connect() -> None:
+        begin, inputs, outputs = bench.beginning
+
+        def start(index: str, *values: Any) -> tuple:
+            return begin(*values) if example_of(examples, index).runs else (gr.skip(),) * len(outputs)
+
+        picked = row.input(pick, row, bench.filled, **QUICK)
+        picked.success(start, [row, *inputs], outputs, concurrency_limit=None, **PRIVATE)
+
+    bench.later.append(connect)
+
+
+def example_of(examples: Sequence[Example], index: str) -> Example:
+    return examples[int(index) % len(examples)]
 
 
 def chosen_values(examples: Sequence[Example], index: str) -> dict[str, Any]:
     """Values of the controls, by field, for the example of that number."""
-    example = examples[int(index) % len(examples)]
+    example = example_of(examples, index)
     pictures = {name: served(path_of(file)) for name, file in example.pictures.items()}
     if "images" in pictures:
         pictures["images"] = [pictures["images"]]
@@ -93,11 +123,13 @@ def path_of(name: str) -> Path | None:
 
 
 def served(path: Path) -> str:
-    """A copy of the file where Gradio may serve it from, wherever the program runs."""
-    copy = folder() / "examples" / path.name
+    """A copy of the file where Gradio may serve it from, wherever the program runs; out of reach of the sweep."""
+    copy = folder().with_name("example-pictures") / path.name
     if not copy.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
+        part = copy.with_name(f"{new_ticket()}.part")
+        shutil.copyfile(path, part)
+        part.replace(copy)  # so that nobody else finds half a file
     return str(copy)
 
 

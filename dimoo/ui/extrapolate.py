@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -11,7 +12,7 @@ from gradio.components import Component
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.images import sides_for_aspect, working
-from dimoo.knobs import knobs
+from dimoo.knobs import Whole, knobs
 from dimoo.plans import canvas
 from dimoo.tasks import Extrapolate
 from dimoo.ui.controls import control, hint, picture_box, settings_panel, settle_seed
@@ -22,8 +23,8 @@ from dimoo.ui.stage import jpeg
 from dimoo.ui.workbench import QUICK, Shop
 
 HINT = "Your picture grows here."
-CELL = 16
 SIDES = Extrapolate.SIDES
+CELL = knobs(Extrapolate)["left"].step
 FREE = "free"
 ASPECTS = {"Free": FREE, "1 : 1": "1:1", "4 : 3": "4:3", "3 : 2": "3:2", "16 : 9": "16:9", "3 : 4": "3:4", "9 : 16": "9:16"}
 ALIGNMENTS = [("Left or top", "start"), ("Centre", "center"), ("Right or bottom", "end")]
@@ -104,14 +105,21 @@ def build(shop: Shop) -> Easel:
 
 
 def side_slider(side: str, defaults: Defaults) -> Component:
-    """Pixels to add on a side; no more than fit beside a picture of the checkpoint's largest area."""
+    """Pixels to add on a side."""
+    return control(Extrapolate, side, defaults, maximum=side_limits(side, defaults).high, info=None)
+
+
+def side_limits(side: str, defaults: Defaults) -> Whole:
+    """The bounds of a side on this page: no more than fits beside a picture of the checkpoint's largest area."""
     knob = knobs(Extrapolate)[side]
-    most = min(knob.high, 2 * int(defaults.max_area**0.5) // CELL * CELL)
-    return control(Extrapolate, side, defaults, maximum=most, info=None)
+    return replace(knob, high=min(knob.high, 2 * int(defaults.max_area**0.5) // CELL * CELL))
 
 
 def layout_of(defaults: Defaults, image: str | None, aspect: str, align: str, *given: float) -> tuple:
-    """New values of the alignment, the four sides and the layout preview; an aspect decides the sides."""
+    """New values of the alignment, the four sides and the layout preview; an aspect decides the sides.
+
+    Where it would take more than can be added, the sides stay and the preview says so.
+    """
     sides = dict(zip(SIDES, map(int, given), strict=True))
     picture = None
     try:
@@ -120,7 +128,8 @@ def layout_of(defaults: Defaults, image: str | None, aspect: str, align: str, *g
             picture = working(picture, defaults)
             if aspect != FREE:
                 width, height = map(int, aspect.split(":"))
-                sides = sides_for_aspect(picture.size, width / height, align)
+                wanted = sides_for_aspect(picture.size, width / height, align)
+                sides = {side: side_limits(side, defaults).check(pixels) for side, pixels in wanted.items()}
         shown = layout_html(picture, sides, defaults)
     except DimooError as error:
         shown = hint(str(error))
@@ -134,7 +143,7 @@ def layout_html(picture: Any, sides: Mapping[str, int], defaults: Defaults) -> s
     if not any(sides.values()):
         return hint(f"{picture.width} × {picture.height} pixels. Choose an aspect, or how much to add on each side.")
     try:
-        cells, windows = canvas(Extrapolate(picture, **sides), picture.size, defaults, CELL)
+        cells, windows = canvas(Extrapolate(picture, **sides), picture.size, defaults)
     except DimooError as error:
         return hint(str(error))
     height, width = (side * CELL for side in cells.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from dimoo.images import upright
 from dimoo.metadata import file_name, save_png
 
 KEEP_SECONDS = 24 * 3600
-LARGEST_SIDE = 2048  # of a picture that a session holds on to, in pixels; no checkpoint works on a larger one
+LARGEST_AREA = 2048 * 2048  # pixels of a picture that a session holds on to; no checkpoint works on a larger one
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ def opened(path: str | Path | bytes | None) -> Image.Image | None:
     if path is None:
         return None
     picture = upright(path)
-    if max(picture.size) > LARGEST_SIDE:
-        picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
+    shrink = math.sqrt(LARGEST_AREA / (picture.width * picture.height))
+    if shrink < 1:
+        picture.thumbnail((shrink * picture.width, shrink * picture.height), Image.Resampling.LANCZOS)
     return picture
 
 

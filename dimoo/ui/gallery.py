@@ -39,10 +39,14 @@ def publish(pictures: list[Picture]) -> tuple:
 
 
 def choose(pictures: list[Picture], event: gr.SelectData) -> tuple:
-    """A picture of the session back on the stage."""
-    if event.index >= len(pictures):
+    """A picture of the session back on the stage.
+
+    It goes by its file: the session may have got further pictures since the page showed these.
+    """
+    path = event.value["image"]["path"]
+    picture = next((picture for picture in pictures if str(picture.path) == path and picture.path.exists()), None)
+    if picture is None:
         return (gr.skip(),) * 4
-    picture = pictures[event.index]
     return (stage_message(picture), *picture_parts(picture))
 
 
@@ -50,6 +54,7 @@ def stage_message(picture: Picture) -> dict:
     """A picture of the session back on the stage; its steps are still in the browser."""
     settings = picture.settings
     stopped = f" · stopped at {settings['stopped']}" if "stopped" in settings else ""
+    compared = picture.before is not None and picture.before.exists()
     message = Message(
         picture.ticket,
         "done",
@@ -60,7 +65,7 @@ def stage_message(picture: Picture) -> dict:
         columns=picture.columns,
         rows=picture.rows,
         final=jpeg(opened(picture.path), FINAL_QUALITY),
-        before=None if picture.before is None else jpeg(opened(picture.before), FINAL_QUALITY),
+        before=jpeg(opened(picture.before), FINAL_QUALITY) if compared else None,
     )
     return message.for_page()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 
 from dimoo.tasks import Generate
-from dimoo.ui.controls import control, prompt_chips, settings_panel, settle_seed, size_choice, split_size, surprise_script
+from dimoo.ui.controls import control, prompt_chips, settings_panel, settle_seed, size_choice, sizes, split_size, surprise_script
 from dimoo.ui.easel import Easel
 from dimoo.ui.workbench import PRIVATE, Shop
 
@@ -23,15 +25,22 @@ def build(shop: Shop) -> Easel:
             with gr.Group(elem_classes=["prompt-group"]):
                 prompt = control(Generate, "prompt", defaults, placeholder="a red ball to the left of a blue cube")
                 surprise = gr.Button("Surprise me", size="sm", elem_id="surprise", elem_classes=["quiet"])
-            chips = prompt_chips(defaults.prompts, "generate-examples")
-            easel.controls |= {"prompt": prompt, "size": size_choice(defaults, "generate-size")}
+            prompt_chips(defaults.prompts, prompt, "generate-examples")
+            size = size_choice(defaults, "generate-size")
+            easel.controls |= {"prompt": prompt, "size": size}
             easel.build_buttons("Generate")
             settings_panel(easel, Generate, defaults, ["count", "steps", "guidance", "temperature", "cache"])
         with gr.Column(scale=7, min_width=320, elem_classes=["result"]):
             easel.build_result(HINT)
+
+    def derive(values: Mapping[str, Any]) -> dict[Component, Any]:
+        if "size" not in values:
+            return {}
+        return {size: gr.update(choices=sizes(defaults, values["size"]), value=values["size"])}
+
+    easel.derive = derive
     easel.listen([easel.start.click, prompt.submit], request_of)
     easel.serve()
-    chips.input(None, chips, prompt, js="(chosen) => chosen", **PRIVATE)
     surprise.click(None, prompt, prompt, js=surprise_script(defaults.prompts), **PRIVATE)
     return easel
 

@@ -20,11 +20,11 @@ from dimoo.ui.easel import Easel
 from dimoo.ui.examples import build_examples
 from dimoo.ui.files import opened
 from dimoo.ui.stage import jpeg
-from dimoo.ui.workbench import QUICK, Shop, warn
+from dimoo.ui.workbench import PRIVATE, QUICK, Shop, warn
 
 HINT = "Paint over what should be drawn anew."
+MASKING = ("mask", "invert", "grow")  # controls that decide on the cells, beside the strokes
 BRUSH = "rgba(200, 70, 29, 0.72)"
-CELL = 16
 PREVIEW_SIDE = 512  # pixels of the longer side of the preview of cells, at least
 SHADE, EDGE = (200, 70, 29), (255, 236, 224)
 
@@ -57,7 +57,8 @@ def build(shop: Shop) -> Easel:
     editor = controls["strokes"]
 
     def derive(values: Mapping[str, Any]) -> dict[Component, Any]:
-        return {editor: canvas_for(values["image"], defaults), cells: ""} if "image" in values else {}
+        canvas = {editor: canvas_for(values["image"], defaults)} if "image" in values else {}
+        return canvas | ({cells: ""} if values.keys() & {"image", *MASKING} else {})
 
     def request_of(**values: Any) -> Inpaint:
         return inpaint_request(defaults, **settle_seed(values))
@@ -69,7 +70,10 @@ def build(shop: Shop) -> Easel:
     easel.listen([easel.start.click, controls["prompt"].submit], request_of)
     easel.serve()
     controls["image"].input(lambda path: (canvas_for(path, defaults), ""), controls["image"], [editor, cells], **QUICK)
-    show.click(preview, [controls[name] for name in ("image", "strokes", "mask", "invert", "grow")], cells, **QUICK)
+    # what the preview shows depends on these as well: better none than a wrong one
+    stale = [controls["mask"].change, controls["invert"].input, controls["grow"].input]
+    gr.on(stale, None, None, cells, js="() => ''", **PRIVATE)
+    show.click(preview, [controls[name] for name in ("image", "strokes", *MASKING)], cells, **QUICK)
     return easel
 
 
@@ -113,7 +117,7 @@ def inpaint_request(
     if picture is None:
         raise DimooError("Picture is missing: add a picture first.")
     fitted = working(picture, defaults)
-    given = None if mask is None else fit_mask(as_mask(opened(mask)), picture.size, fitted.size)
+    given = None if mask is None else fit_mask(as_mask(mask), picture.size, fitted.size)
     painted = joined(painted_mask(strokes, fitted.size), given)
     if painted is None and invert:
         painted = Image.new("L", fitted.size)
@@ -142,7 +146,7 @@ def cells_preview(
 ) -> str:
     """HTML of the picture with the cells marked that will be redrawn, and how many they are; or why there are none."""
     try:
-        picture, _, cells = inpainting(inpaint_request(defaults, image, strokes, mask, invert, grow=grow), defaults, CELL)
+        picture, _, cells = inpainting(inpaint_request(defaults, image, strokes, mask, invert, grow=grow), defaults)
     except DimooError as error:
         warn(str(error))
         return hint(str(error))

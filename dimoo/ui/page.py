@@ -32,7 +32,7 @@ TABS: dict[str, tuple[str, Callable[[Shop], Workbench]]] = {
 
 def build_page(run: Runner, notes: Notes, defaults: Defaults, queue_length: int = QUEUE_LENGTH) -> gr.Blocks:
     """The page for a checkpoint. run: (request, path of the stop sign) -> frames or answers; notes: see
-    Pipeline.notes; queue_length: how many requests may wait.
+    Pipeline.check; queue_length: how many requests may wait.
     """
     tasks = [task for task in TABS if task in defaults.tasks]
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CACHE_SWEEP, fill_width=True) as page:

@@ -33,7 +33,7 @@ def connect(tabs: gr.Tabs, benches: Mapping[str, Workbench]) -> None:
     def reuse(chosen: Picture | None, pictures: list[Picture]) -> Update:
         if chosen is None:
             return {tabs: gr.skip()}
-        given = {name: str(path) for name, path in chosen.given.items()}
+        given = {name: str(path) for name, path in chosen.given.items() if path.exists()}
         return to_controls(tabs, benches, chosen.settings, pictures, given)
 
     for bench in benches.values():
@@ -41,12 +41,11 @@ def connect(tabs: gr.Tabs, benches: Mapping[str, Workbench]) -> None:
             continue
         bench.load.upload(load, [bench.load, bench.kept], everything, **QUICK)
         bench.reuse_all.click(reuse, [bench.chosen, bench.kept], everything, **QUICK)
-        buttons = [(button, benches[target], sent) for target, button in bench.send.items()]
+        buttons = [(button, benches[target]) for target, button in bench.send.items()]
         if "inpaint" in benches:
-            buttons.append((bench.retouch, benches["inpaint"], retouched))
-        for button, goal, values_of in buttons:
-            send = sender(tabs, goal, values_of)
-            button.click(send, [bench.chosen, bench.kept], [tabs, *reached(goal)], **QUICK)
+            buttons.append((bench.retouch, benches["inpaint"]))
+        for button, goal in buttons:
+            button.click(sender(tabs, goal), [bench.chosen, bench.kept], [tabs, *reached(goal)], **QUICK)
 
 
 def reached(bench: Workbench) -> list[Component]:
@@ -84,34 +83,29 @@ def to_controls(
     return turn_to(tabs, bench, pictures) | bench.fill(values | dict(given or {}))
 
 
-def sender(
-    tabs: gr.Tabs, goal: Workbench, values_of: Callable[[Picture, str], dict[str, Any]]
-) -> Callable[[Picture | None, list[Picture]], Update]:
+def sender(tabs: gr.Tabs, goal: Workbench) -> Callable[[Picture | None, list[Picture]], Update]:
     """The function behind a button that sends the chosen picture to a tab."""
 
     def send(chosen: Picture | None, pictures: list[Picture]) -> Update:
         if chosen is None:
             return {tabs: gr.skip()}
-        return turn_to(tabs, goal, pictures) | goal.fill(values_of(chosen, goal.task))
+        return turn_to(tabs, goal, pictures) | goal.fill(sent(chosen, goal.task))
 
     return send
 
 
 def sent(picture: Picture, task: str) -> dict[str, Any]:
     """What the controls of a tab are filled with when a picture is sent to it."""
-    path = str(picture.path)
+    path, words = str(picture.path), description(picture)
     if task == "generate":
-        return {"prompt": picture.settings["prompt"]}
+        return {"prompt": words} if words else {}
     if task == "chat":
         return {"images": [path]}
     if task == "extrapolate":
-        return {"image": path, "prompt": description(picture)}
-    return {"image": path, "mask": None} | ({"prompt": ""} if task == "inpaint" else {})
-
-
-def retouched(picture: Picture, task: str) -> dict[str, Any]:
-    """The same for the inpainting of a result: its prompt comes along."""
-    return sent(picture, task) | {"prompt": description(picture)}
+        return {"image": path, "prompt": words}
+    if task == "inpaint":
+        return {"image": path, "prompt": words, "mask": None, "invert": False, "grow": 0}
+    return {"image": path}
 
 
 def description(picture: Picture) -> str:

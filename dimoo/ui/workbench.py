@@ -59,7 +59,8 @@ class Workbench:
     board: the component that shows messages. kept: what the session keeps of its runs, a gr.State; shown:
     further components that a run changes. derive: values of the controls -> values of components that follow
     from them, which are in derived; it is asked when something else than a person fills the controls. later:
-    what is to be connected once all controls are there.
+    what is to be connected once all controls are there. beginning: function, inputs and outputs of the event that starts
+    a run, from `listen` on; running: the event of the run itself, from `serve` on.
     """
 
     board: gr.HTML
@@ -101,19 +102,16 @@ class Workbench:
         def begin(last: str, *values: Any) -> tuple:
             return self.begin(last, lambda: request_of(**dict(zip(fields, values, strict=True))))
 
+        self.beginning = begin, [self.ticket, *self.controls.values()], [self.ticket, self.request, self.board]
         for trigger in triggers:
-            trigger(
-                begin,
-                [self.ticket, *self.controls.values()],
-                [self.ticket, self.request, self.board],
-                concurrency_limit=None,
-                **PRIVATE,
-            )
+            trigger(*self.beginning, concurrency_limit=None, **PRIVATE)
 
     def serve(self) -> None:
         """Connects the run itself, which the board begins, the ways to end it, and what was left for later."""
         outputs = [self.board, self.kept, *self.shown]
-        running = self.board.begun(self.run, [self.ticket, self.request, self.kept], outputs, **MODEL, **PRIVATE)
+        running = self.running = self.board.begun(
+            self.run, [self.ticket, self.request, self.kept], outputs, **MODEL, **PRIVATE
+        )
         running.failure(self.refused, self.ticket, self.board, **QUICK)
         self.stop.click(self.halt, self.ticket, None, **QUICK)
         self.leave.click(self.quit_line, self.ticket, self.board, cancels=[running], **QUICK)
