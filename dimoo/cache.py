@@ -37,7 +37,3 @@ class KeyValueCache:
             self._keys[layer].index_copy_(0, rows, keys)
             self._values[layer].index_copy_(0, rows, values)
         return self._keys[layer], self._values[layer]
-
-    def clear(self) -> None:
-        self._keys.clear()
-        self._values.clear()

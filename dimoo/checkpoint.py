@@ -145,7 +145,7 @@ def pick_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         fast = torch.cpu._is_amx_tile_supported()  # AVX-512's bfloat16 alone is half as fast as float32
     else:
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if fast else torch.float32
 
 

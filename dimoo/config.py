@@ -5,6 +5,7 @@ Source: the LLaDA-8B configuration that Lumina-DiMOO keeps (technical report, ar
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 from transformers import PretrainedConfig
@@ -37,8 +38,10 @@ SPECIAL_TOKENS: dict[str, SpecialToken] = {
 }
 
 UNSUPPORTED = (
-    "weight_tying", "tie_word_embeddings", "include_bias", "include_qkv_bias", "attention_layer_norm",
+    "weight_tying", "tie_word_embeddings", "include_bias", "include_qkv_bias", "attention_layer_norm", "scale_logits",
+    "input_emb_norm", "alibi", "clip_qkv", "multi_query_attention",
 )  # fmt: skip
+ONLY = {"rope": True, "layer_norm_type": "rms", "activation_type": "silu", "block_type": "llama"}
 
 PUBLISHED_CODEBOOK_SIZE = 8192
 PUBLISHED_IMAGE_OFFSET = 126356
@@ -100,3 +103,7 @@ class LLaDAConfig(PretrainedConfig):
         for name in UNSUPPORTED:
             if getattr(self, name, False):
                 raise DimooError(f"config.json: {name} is on, but this transformer has no such thing.")
+        for name, value in ONLY.items():
+            if getattr(self, name, value) != value:
+                given, known = json.dumps(getattr(self, name), default=str), json.dumps(value)
+                raise DimooError(f"config.json: {name} is {given}, but this transformer knows only {known}.")

@@ -8,6 +8,8 @@ from typing import Any
 
 from dimoo.errors import DimooError
 
+NOISES = ("counter", "published")  # kinds of random numbers, see noise.py
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -22,13 +24,16 @@ class Preset:
 class Defaults:
     """Defaults of one checkpoint. What a config.json leaves out falls back to the published 8B checkpoint.
 
-    steps, guidance, temperature: the published sampling settings (technical report, arXiv 2510.06308,
-    section 5). max_area: pixels of the largest picture. edit_*: the same for picture to picture, whose pictures
-    have an area of about edit_side². Pictures that are asked about keep their size while their area lies between
-    the squares of the two chat_sides. answer_*, short_*: tokens, tokens in a block and passes of an answer in
-    sentences, and of one in a word or phrase. text_only: it can answer without a picture. instructions, questions:
-    examples to click. words_help: a sentence on what the checkpoint knows, for prompts with unknown words; empty
-    when it knows every word.
+    steps, guidance: the published sampling settings (technical report, arXiv 2510.06308, section 5). The published
+    sampler's noise is rounded to bfloat16, which cuts its largest values off: at a temperature of 1 it draws as if at
+    0.43 to 0.9. Here numbers are exact, so temperature, with codes from the top_k likeliest only (None: all), stands for
+    that; order_temperature, of the noise on the order of cells, is 1 as published. noise: one of NOISES; "published" draws
+    its numbers in the published order, for comparisons (with temperature 1 and no top_k, as published). max_area: pixels
+    of the largest picture. edit_*: the same for picture to picture, whose pictures have an area of about edit_side².
+    Pictures that are asked about keep their size while their area lies between the squares of the two chat_sides.
+    answer_*, short_*: tokens, tokens in a block and passes of an answer in sentences, and of one in a word or phrase.
+    text_only: it can answer without a picture. instructions, questions: examples to click. words_help: a sentence on what
+    the checkpoint knows, for prompts with unknown words; empty when it knows every word.
     """
 
     name: str = "Lumina-DiMOO"
@@ -43,7 +48,10 @@ class Defaults:
     )
     steps: int = 64
     guidance: float = 4.0
-    temperature: float = 1.0
+    temperature: float = 0.7
+    top_k: int | None = 256
+    order_temperature: float = 1.0
+    noise: str = "counter"
     max_area: int = 2048 * 2048
     edit_guidance: float = 2.5
     edit_guidance_image: float = 4.0
@@ -78,6 +86,12 @@ class Defaults:
         "What is in the background?",
     )
     words_help: str = ""
+
+    def __post_init__(self) -> None:
+        if self.noise not in NOISES:
+            raise ValueError(f"noise must be one of {', '.join(NOISES)}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError("top_k must be 1 or more, or null")
 
     def for_task(self, task: str) -> dict[str, Any]:
         """Default values of the fields of a request, by the task's name; "short answer" is a chat's short form."""

@@ -59,12 +59,13 @@ def as_mask(picture: Any) -> Image.Image:
 def working_size(size: Size, area: int, cell: int = 16, smallest: int = 64, keep: int | None = None) -> Size:
     """The size at which a picture of `size` is worked on: sides in whole cells, about the same aspect.
 
-    A size on the grid of cells stays while its area is at most `keep` (None: `area`); others shrink to an
+    A picture is cropped to whole cells while their area is at most `keep` (None: `area`); others shrink to an
     area of at most `area`. No side is below `smallest`; to that end very long pictures lose some length.
     """
+    width, height = whole = cropped_size(size, cell)
+    if min(whole) >= smallest and width * height <= (keep or area):
+        return whole
     width, height = size
-    if not (width % cell or height % cell) and min(size) >= smallest and width * height <= (keep or area):
-        return size
     scale = max(min(1.0, math.sqrt(area / (width * height))), smallest / min(size))
     sides = [max(smallest, int(side * scale + 1e-6) // cell * cell) for side in size]
     long = 0 if width >= height else 1
@@ -73,13 +74,23 @@ def working_size(size: Size, area: int, cell: int = 16, smallest: int = 64, keep
 
 
 def fit(picture: Image.Image, area: int, cell: int = 16, smallest: int = 64, keep: int | None = None) -> Image.Image:
-    """The picture at its `working_size`, bit for bit as it is if it has that size already."""
-    return cover(picture, working_size(picture.size, area, cell, smallest, keep))
+    """The picture at its `working_size`: if cropping is enough for that, every pixel left is as it was."""
+    return bring(picture, working_size(picture.size, area, cell, smallest, keep), cell)
+
+
+def bring(picture: Image.Image, size: Size, cell: int = 16) -> Image.Image:
+    """The picture at its working size: cropped if that is all it takes, else scaled."""
+    return whole_cells(picture, cell) if size == cropped_size(picture.size, cell) else cover(picture, size)
 
 
 def working(picture: Image.Image, defaults: Defaults, cell: int = 16) -> Image.Image:
     """The picture as inpainting and extrapolation work on it with this checkpoint."""
-    return fit(picture, defaults.width * defaults.height, cell, keep=defaults.max_area)
+    return bring(picture, size_for(picture.size, defaults, cell), cell)
+
+
+def size_for(size: Size, defaults: Defaults, cell: int = 16) -> Size:
+    """The `working_size` of a picture of `size` with this checkpoint."""
+    return working_size(size, defaults.width * defaults.height, cell, keep=defaults.max_area)
 
 
 def fit_bucket(picture: Image.Image, side: int) -> Image.Image:
@@ -104,11 +115,11 @@ def cover(picture: Image.Image, size: Size, resample: Image.Resampling = Image.R
     return picture.resize(size, resample, box=box)
 
 
-def fit_mask(mask: Image.Image, size: Size, target: Size) -> Image.Image:
+def fit_mask(mask: Image.Image, size: Size, target: Size, cell: int = 16) -> Image.Image:
     """The mask of a picture of `size` for the same picture brought to `target` by `fit`.
 
-    A mask of another size is stretched if it has the picture's aspect, and stays if it has the target's
-    size. Raises DimooError otherwise.
+    What is painted stays painted, however thin it becomes. A mask of another size is stretched if it has the
+    picture's aspect, and stays if it has the target's size. Raises DimooError otherwise.
     """
     if mask.size == target:
         return mask
@@ -118,8 +129,8 @@ def fit_mask(mask: Image.Image, size: Size, target: Size) -> Image.Image:
                 f"The mask ({mask.width} × {mask.height}) does not fit the picture ({size[0]} × {size[1]}): "
                 "it must have the same size or shape."
             )
-        mask = mask.resize(size, Image.Resampling.NEAREST)
-    return cover(mask, target, Image.Resampling.NEAREST)
+        mask = _scaled_mask(mask, size)
+    return whole_cells(mask, cell) if target == cropped_size(size, cell) else _scaled_mask(mask, target)
 
 
 def prepare_mask(mask: Image.Image, invert: bool = False, grow: int = 0) -> Image.Image:
@@ -226,9 +237,13 @@ def sides_for_aspect(size: Size, aspect: float, align: str = "center", cell: int
     return dict.fromkeys(("left", "right", "top", "bottom"), 0) | {first: before * cell, second: (cells - before) * cell}
 
 
+def cropped_size(size: Size, cell: int = 16) -> Size:
+    return size[0] // cell * cell, size[1] // cell * cell
+
+
 def whole_cells(picture: Image.Image, cell: int = 16) -> Image.Image:
     """The picture cropped around its centre to sides in whole cells, not scaled."""
-    width, height = (side // cell * cell for side in picture.size)
+    width, height = cropped_size(picture.size, cell)
     left, top = (picture.width - width) // 2, (picture.height - height) // 2
     return picture if picture.size == (width, height) else picture.crop((left, top, left + width, top + height))
 
@@ -244,6 +259,12 @@ def _bare(picture: Image.Image) -> Image.Image:
     """The picture without what its file said beside the pixels."""
     picture.info = {}
     return picture
+
+
+def _scaled_mask(mask: Image.Image, size: Size) -> Image.Image:
+    """The mask made to cover `size`; a pixel of the result is painted if any in its place was."""
+    weights = cover(mask.convert("F"), size, Image.Resampling.BOX)  # a byte would round a dot of a large mask to nothing
+    return _from_bool(np.asarray(weights) > 0)
 
 
 def _from_bool(painted: np.ndarray) -> Image.Image:

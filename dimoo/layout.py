@@ -45,21 +45,37 @@ class Branch:
     cells: torch.Tensor
 
 
+def edit_texts(kind: str, text: str = "", map: str = "canny", direction: str = "left") -> tuple[str, str]:
+    """System prompt and user text of a request of a kind of tasks.Edit.KINDS for a picture from a picture.
+
+    text: what the user wrote, of the kinds that ask for it; map: of predict, a key of PREDICTED_MAPS; direction: of view.
+    """
+    fixed = {
+        "style": (STYLE, STYLE),
+        "predict": (PREDICT, PREDICT_MAP.format(map=PREDICTED_MAPS[map])),
+        "view": (VIEW, VIEW_FROM.format(direction=direction)),
+    }
+    system = {"instruct": EDIT, "control": CONTROL, "subject": SUBJECT}
+    return fixed[kind] if kind in fixed else (system[kind], text)
+
+
+def short_question(text: str) -> str:
+    """A question that asks for an answer in a word or phrase."""
+    return f"{text} {SHORT_ANSWER}"
+
+
 def text_to_image(
     vocab: Vocabulary,
     prompt: str,
     height: int,
     width: int,
     codes: torch.Tensor | None = None,
-    guided: bool = True,
 ) -> list[Branch]:
-    """[conditional, unconditional] branches of a picture of height x width cells; if not guided, the first.
+    """[conditional, unconditional] branches of a picture of height x width cells.
 
     codes: (height, width) long, -1 where unknown: known cells are kept (inpainting, extrapolation).
     """
-    prompts = [prompt_ids(vocab, GENERATE, vocab.encode(prompt))]
-    if guided:
-        prompts.append(prompt_ids(vocab, GENERATE, [vocab.ids.uncondition]))
+    prompts = [prompt_ids(vocab, GENERATE, words) for words in (vocab.encode(prompt), [vocab.ids.uncondition])]
     return [image_branch(vocab, ids, _target(codes, height, width)) for ids in prompts]
 
 
@@ -71,17 +87,17 @@ def image_to_image(
     height: int,
     width: int,
     codes: torch.Tensor | None = None,
-    guided: bool = True,
 ) -> list[Branch]:
-    """[conditional, without text, without images] branches; if not guided, the first.
+    """[conditional, without text, without images] branches.
 
     system: the task's system prompt; images: grids of codes (h, w) long; codes: as in text_to_image.
     """
     words, given = vocab.encode(instruction), [image_ids(vocab, grid) for grid in images]
-    prompts = [prompt_ids(vocab, system, words, given)]
-    if guided:
-        prompts.append(prompt_ids(vocab, system, [vocab.ids.uncondition], given))
-        prompts.append(prompt_ids(vocab, system, words))
+    prompts = [
+        prompt_ids(vocab, system, words, given),
+        prompt_ids(vocab, system, [vocab.ids.uncondition], given),
+        prompt_ids(vocab, system, words),
+    ]
     return [image_branch(vocab, ids, _target(codes, height, width)) for ids in prompts]
 
 

@@ -15,6 +15,11 @@ from dimoo.plans import Plan, Talk
 
 ADVICE = "Choose a smaller size, switch the cache off, or load the checkpoint with --quantize int8 or nf4."
 ROUND = 64  # tokens
+# How running out is put in errors without a type of their own: on the processor, by the driver, and by its libraries.
+EXHAUSTED = (
+    "can't allocate memory", "not enough memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)  # fmt: skip
 
 
 def work_of(plan: Plan | Talk, given: Sequence[tuple[int, int]] = ()) -> Work:
@@ -85,7 +90,7 @@ def out_of_memory() -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not known and "can't allocate memory" not in str(error):  # how torch puts it on the processor
+        if not known and not any(words in str(error) for words in EXHAUSTED):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the run
         if torch.cuda.is_available():

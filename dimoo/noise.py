@@ -62,6 +62,11 @@ class PublishedNoise:
         return self._rand(len(cells))
 
 
+def noise_of(kind: str, seed: int) -> Noise:
+    """Numbers of a kind of defaults.NOISES for one picture."""
+    return PublishedNoise.seeded(seed) if kind == "published" else CounterNoise(seed)
+
+
 def uniform_numbers(key: tuple[int, ...], counters: torch.Tensor) -> torch.Tensor:
     """float32 numbers strictly between 0 and 1, one per counter (n,) >= 0, for a key of whole numbers.
 

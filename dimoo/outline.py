@@ -26,7 +26,7 @@ from dimoo.vq import VQModel
 
 MODES = {"bf16": torch.bfloat16, "float32": torch.float32, "int8": torch.bfloat16, "nf4": torch.bfloat16}
 MASK = 0  # any id does for tokens without contents
-STEPS = 8  # of which a cache's first two are passes over all rows, the second beside what the first has left
+STEPS = 8  # of which a cache's first three compute all rows, each beside what the one before has left, and the fourth some
 LAYERS = 2  # that are followed: layers are alike, only their keys and values add up
 
 
@@ -84,7 +84,7 @@ class Outline:
         self.config, self.mode = config, mode
         with torch.device("meta"):
             self.model = DiMOO(config).to(MODES[mode]).eval()
-        self.vq = VQModel.without_contents(dict(vq_config)).to(MODES[mode]).eval()
+        self.vq = VQModel.without_contents(dict(vq_config)).precise(MODES[mode]).eval()
         self.parameters = sum(p.numel() for p in self.model.parameters())
         if mode in ("int8", "nf4"):
             quantize(self.model, mode)
@@ -103,9 +103,13 @@ class Outline:
     def _follow(self, work: Work) -> Need:
         caches: list[KeyValueCache] = []
 
-        def forward(packed: Packed, rows: Tensor, vocab: slice, cache: KeyValueCache | None = None, _: None = None) -> Tensor:
+        def forward(
+            packed: Packed, rows: Tensor, vocab: slice, cache: KeyValueCache | None = None, queries: Tensor | None = None
+        ) -> Tensor:
             if cache is not None and cache not in caches:
                 caches.append(cache)
+            if queries is not None:  # a part of what a full pass goes through; what differs is what the sampler holds beside it
+                return torch.empty(len(rows), vocab.stop - vocab.start, device="meta")
             return self.model(packed.to("meta"), rows.to("meta"), vocab, cache)
 
         peak = peak_of(lambda: start_run(self.config, work, forward))
@@ -137,7 +141,7 @@ def start_run(config: LLaDAConfig, work: Work, forward: Forward) -> None:
         codes = slice(config.image_offset, config.table_size)
         states = unmask_image(forward, branches, sampling, CounterNoise(0), codes, MASK)
     with closing(states):
-        for _ in zip(range(3 if work.grid else 2), states, strict=False):
+        for _ in zip(range(5 if work.grid else 2), states, strict=False):
             pass
 
 

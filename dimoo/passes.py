@@ -7,6 +7,7 @@ rows computed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -36,20 +37,25 @@ class Forward(Protocol):
 class Reuse(Protocol):
     """When a pass may be partial, and which rows it then computes."""
 
-    ranks_all_rows: bool  # whether `queries` looks at the logits of every row, or at none
+    ranks_all_rows: bool  # whether `queries` looks at the logits of every row, or at those of the wanted ones
 
     def is_full(self, step: int, steps: int) -> bool: ...
 
     def queries(self, kept: Kept, packed: Packed, rows: torch.Tensor) -> torch.Tensor:
-        """(Q,) rows that a partial pass computes, in rising order; rows: those whose logits are wanted."""
+        """(Q,) rows that a partial pass computes, in rising order; rows: those whose logits are wanted, all of them kept."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What a pass leaves for the next: its packing and, if all rows are ranked, their logits (N, codes)."""
+    """What a pass leaves for the next: its packing, and logits (R, codes) of rows (R,), in rising order."""
 
     packed: Packed
-    logits: torch.Tensor | None
+    rows: torch.Tensor
+    logits: torch.Tensor
+
+    def logits_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """A copy of the logits of some of the rows."""
+        return self.logits[torch.searchsorted(self.rows, rows).to(self.logits.device)]
 
 
 @dataclass(frozen=True)
@@ -84,17 +90,29 @@ class MLCache(Periodic):
 
 @dataclass(frozen=True)
 class PartialCache(Periodic):
-    """Between full passes compute only the masked cells and the rows whose token has changed.
+    """Max-logit cache that spends nothing on rows which are settled.
 
-    Prompt, row ends and cells committed earlier keep their keys and values; no row keeps those of a mask that
-    has been filled.
+    A partial pass computes the rows whose token has changed, so that none keeps the keys and values of a mask that has
+    been filled, and of the masked cells those whose largest image logit is lowest, as published but ranked among
+    themselves. Other masked cells keep their logits; prompt, row ends and cells filled earlier need none.
+
+    cache_ratio: share of each sequence's masked cells that a partial pass leaves out.
     """
 
+    cache_ratio: float = 0.9
     ranks_all_rows: ClassVar[bool] = False
+
+    def computed(self, masked: int) -> int:
+        """How many of a sequence's masked cells a partial pass computes."""
+        return math.ceil(round(masked * (1 - self.cache_ratio), 6))  # rounded, for a tenth of ten to be one
 
     def queries(self, kept: Kept, packed: Packed, rows: torch.Tensor) -> torch.Tensor:
         wanted = packed.ids != kept.packed.ids
-        wanted[rows] = True
+        peaks = kept.logits.amax(dim=-1).cpu()[torch.searchsorted(kept.rows, rows)]
+        ends = torch.tensor(packed.lengths).cumsum(0)
+        counts = torch.searchsorted(rows, ends).diff(prepend=torch.zeros(1, dtype=torch.long)).tolist()
+        for own, peak in zip(rows.split(counts), peaks.split(counts), strict=True):
+            wanted[own[peak.argsort(stable=True)[: self.computed(len(own))]]] = True
         return wanted.nonzero().squeeze(-1)
 
 
@@ -106,7 +124,7 @@ def passes(forward: Forward, codes: slice, reuse: Reuse | None) -> Passes:
 
 
 class CachedPasses:
-    """Keeps keys and values, and logits to rank by, from pass to pass; starts over with new sequences."""
+    """Keeps keys, values and logits from pass to pass; starts over with new sequences."""
 
     def __init__(self, forward: Forward, codes: slice, reuse: Reuse) -> None:
         self._forward, self._codes, self._reuse = forward, codes, reuse
@@ -114,16 +132,17 @@ class CachedPasses:
         self._kept: Kept | None = None
 
     def __call__(self, packed: Packed, rows: torch.Tensor, step: int, steps: int) -> torch.Tensor:
-        kept, queries = self._kept, None
-        fits = kept is not None and kept.packed.lengths == packed.lengths
-        if fits and not self._reuse.is_full(step, steps):
+        kept, self._kept = self._kept, None
+        known = torch.arange(len(packed.ids)) if self._reuse.ranks_all_rows else rows
+        if kept is None or kept.packed.lengths != packed.lengths or self._reuse.is_full(step, steps):
+            kept = None  # the pass needs the room
+            logits = self._forward(packed, known, self._codes, self._cache, None)
+        else:
             queries = self._reuse.queries(kept, packed, rows)
-        if not self._reuse.ranks_all_rows:
-            self._kept = Kept(packed, None)
-            return self._forward(packed, rows, self._codes, self._cache, queries)
-        computed = torch.arange(len(packed.ids)) if queries is None else queries
-        logits = self._forward(packed, computed, self._codes, self._cache, queries)
-        if queries is not None:
-            logits = kept.logits.index_copy(0, queries.to(logits.device), logits)
-        self._kept = Kept(packed, logits)
-        return logits[rows.to(logits.device)]
+            computed = torch.isin(known, queries).nonzero().squeeze(-1)
+            logits = kept.logits_of(known)
+            kept = None
+            new = self._forward(packed, known[computed], self._codes, self._cache, queries)
+            logits.index_copy_(0, computed.to(logits.device), new)
+        self._kept = Kept(packed, known, logits)
+        return logits[rows.to(logits.device)] if self._reuse.ranks_all_rows else logits

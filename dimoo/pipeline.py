@@ -17,14 +17,15 @@ from dimoo.answers import answers
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.frames import Answer, Frame
+from dimoo.images import cropped_size, size_for
 from dimoo.memory import check_fits, out_of_memory, work_of
 from dimoo.model import DiMOO
-from dimoo.noise import CounterNoise
+from dimoo.noise import noise_of
 from dimoo.outline import Need, Outline
 from dimoo.plans import Encode, Plan, Planner, Talk
 from dimoo.preview import NEUTRAL, Budget, Preview, fit_unseen
 from dimoo.sampler import ImageState
-from dimoo.tasks import Chat, Draw, Request
+from dimoo.tasks import Chat, Draw, Extrapolate, Inpaint, Request
 from dimoo.timing import Stopwatch
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
@@ -35,6 +36,10 @@ CARD_FLOPS = 2e14  # bfloat16 rate of a data-centre card on this kind of model, 
 SMALL_WORDS = set(
     "a an and at by for from has in into is it its of on or over some the to under with".split()
 )
+SKILLS = {
+    "generate": "draw pictures from words", "edit": "edit pictures", "inpaint": "draw parts of pictures anew",
+    "extrapolate": "continue pictures beyond their sides", "chat": "answer questions",
+}  # fmt: skip
 
 
 def never() -> bool:
@@ -71,10 +76,31 @@ class Pipeline:
             yield from self._talk(request, stop) if isinstance(request, Chat) else self._pictures(request, stop)
 
     def notes(self, request: Request) -> list[str]:
-        """Sentences about words the checkpoint does not know. Raises DimooError when it knows none.
+        """Sentences about what will not be as asked for: tasks and words that are not known, pictures that are scaled.
 
-        Of a prompt small words alone are not enough to go by; a question may consist of them.
+        Raises DimooError when no word is known. Of a prompt small words alone are not enough to go by; a question may
+        consist of them.
         """
+        return self._task_notes(request) + self._size_notes(request) + self._word_notes(request)
+
+    def _task_notes(self, request: Request) -> list[str]:
+        if request.task in self.defaults.tasks:
+            return []
+        return [f"{self.defaults.name} has not learned to {SKILLS[request.task]}: do not expect much."]
+
+    def _size_notes(self, request: Request) -> list[str]:
+        """Not of pictures that are only cropped: those lose less than a cell."""
+        if not isinstance(request, Inpaint | Extrapolate):
+            return []
+        before, after = request.image.size, size_for(request.image.size, self.defaults, self.vq.cell)
+        if after == cropped_size(before, self.vq.cell):
+            return []
+        return [
+            f"The picture is scaled from {before[0]} × {before[1]} to {after[0]} × {after[1]}, a size that "
+            f"{self.defaults.name} can work on, so all of its pixels change."
+        ]
+
+    def _word_notes(self, request: Request) -> list[str]:
         unknown = self.vocab.unknown_words(request.prompt)
         if not unknown:
             return []
@@ -85,6 +111,11 @@ class Pipeline:
                 f"{self.defaults.name} knows none of these words: {', '.join(unknown)}. {help}".strip()
             )
         return [f"{self.defaults.name} does not know: {', '.join(unknown)}. {help}".strip()]
+
+    def check(self, request: Request) -> list[str]:
+        """`notes`, after making sure that the request can be met. Raises DimooError if not; touches no device."""
+        self.need(request.resolve(self.defaults))
+        return self.notes(request)
 
     def gpu_seconds(self, request: Request) -> float:
         """A generous estimate of the seconds a data-centre card takes, for reserving it.
@@ -161,7 +192,7 @@ class Pipeline:
             plan.windows,
             plan.branches,
             plan.sampling,
-            CounterNoise(request.seed),
+            noise_of(self.defaults.noise, request.seed),
             self.vocab.image_codes,
             self.vocab.ids.mask,
         )

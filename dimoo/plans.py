@@ -57,8 +57,8 @@ class Plan:
             for step in range(len(left) - 1):
                 reuse = self.sampling.reuse
                 full = reuse is None or reuse.is_full(step, len(left) - 1)
-                # a partial pass computes what is masked, and what no longer is since the pass before
-                total += length if full else len(used) * left[step - 1]
+                # a partial pass computes some of what is masked, and what no longer is since the pass before
+                total += length if full else len(used) * (left[step - 1] - left[step] + reuse.computed(left[step]))
         return total
 
     def steps(self) -> int:
@@ -108,20 +108,20 @@ class Planner:
         if request.width % self.cell or request.height % self.cell:
             raise DimooError(f"Width and height must be multiples of {self.cell} for this checkpoint.")
         grid = torch.full((request.height // self.cell, request.width // self.cell), -1)
-        return Plan(grid, self._by_prompt(request.prompt), sampling(request), whole(grid))
+        return Plan(grid, self._by_prompt(request.prompt), sampling(request, self.defaults), whole(grid))
 
     def edit(self, request: Edit) -> Plan:
         """Pictures are fitted to the sizes that were trained; the result has that of the first."""
         pictures = [request.image, request.reference] if request.kind == "style" else [request.image]
         given = [self.encode(images.fit_bucket(picture, self.defaults.edit_side)) for picture in pictures]
-        system, text = edit_texts(request)
+        system, text = layout.edit_texts(request.kind, request.prompt, request.map, request.direction)
         grid = torch.full_like(given[0], -1)
         text = self.vocab.known_words(text)
 
         def branches(codes: torch.Tensor) -> list[Branch]:
             return layout.image_to_image(self.vocab, system, text, given, *codes.shape, codes)
 
-        return Plan(grid, branches, sampling(request, request.guidance_image), whole(grid))
+        return Plan(grid, branches, sampling(request, self.defaults, request.guidance_image), whole(grid))
 
     def inpaint(self, request: Inpaint) -> Plan:
         """Cells that the mask touches are drawn anew, the others keep their codes, and their pixels."""
@@ -130,7 +130,7 @@ class Planner:
             raise DimooError("The mask is empty: paint over what should be redrawn.")
         grid = torch.where(torch.from_numpy(cells), -1, self.encode(original))
         finish = partial(images.paste_back, original, cells=cells, feather=request.feather, cell=self.cell, mask=mask)
-        return Plan(grid, self._by_prompt(request.prompt), sampling(request), whole(grid), finish)
+        return Plan(grid, self._by_prompt(request.prompt), sampling(request, self.defaults), whole(grid), finish)
 
     def extrapolate(self, request: Extrapolate) -> Plan:
         """The canvas grows; a large one is drawn in windows, from the picture outwards."""
@@ -139,13 +139,13 @@ class Planner:
         grid = torch.full(cells.shape, -1)
         grid[torch.from_numpy(~cells)] = self.encode(original).flatten()
         finish = partial(images.continue_from, original, cells=cells, feather=request.feather, cell=self.cell)
-        return Plan(grid, self._by_prompt(request.prompt), sampling(request), windows, finish)
+        return Plan(grid, self._by_prompt(request.prompt), sampling(request, self.defaults), windows, finish)
 
     def ask(self, request: Chat) -> Talk:
         """The talk of a question. Raises DimooError without a picture if the checkpoint needs one."""
         if not request.images and not self.defaults.text_only:
             raise DimooError(f"{self.defaults.name} answers questions about pictures only: add a picture first.")
-        question = f"{request.prompt} {layout.SHORT_ANSWER}" if request.short else request.prompt
+        question = layout.short_question(request.prompt) if request.short else request.prompt
         given = [self.encode(picture) for picture in chat_pictures(request.images, self.defaults, self.cell)]
         branch = layout.understanding(self.vocab, self.vocab.known_words(question), given, request.length)
         return Talk(question, branch, TextSampling(
@@ -164,26 +164,17 @@ class Planner:
         return branches
 
 
-def sampling(request: Draw, guidance_image: float = 0.0) -> ImageSampling:
+def sampling(request: Draw, defaults: Defaults, guidance_image: float = 0.0) -> ImageSampling:
+    """How a request is sampled; at a temperature of 0 the order of cells is left to no chance either."""
     return ImageSampling(
         steps=request.steps,
         guidance=request.guidance,
         guidance_image=guidance_image,
         token_temperature=request.temperature,
-        order_temperature=request.temperature,
+        order_temperature=defaults.order_temperature if request.temperature else 0.0,
+        top_k=defaults.top_k,
         reuse=REUSE if request.cache else None,
     )
-
-
-def edit_texts(request: Edit) -> tuple[str, str]:
-    """System prompt and user text of a request for a picture from a picture."""
-    fixed = {
-        "style": (layout.STYLE, layout.STYLE),
-        "predict": (layout.PREDICT, layout.PREDICT_MAP.format(map=layout.PREDICTED_MAPS[request.map])),
-        "view": (layout.VIEW, layout.VIEW_FROM.format(direction=request.direction)),
-    }
-    system = {"instruct": layout.EDIT, "control": layout.CONTROL, "subject": layout.SUBJECT}
-    return fixed[request.kind] if request.kind in fixed else (system[request.kind], request.prompt)
 
 
 def inpainting(request: Inpaint, defaults: Defaults, cell: int = 16) -> tuple[Image.Image, Image.Image, np.ndarray]:
@@ -192,7 +183,7 @@ def inpainting(request: Inpaint, defaults: Defaults, cell: int = 16) -> tuple[Im
     Raises DimooError if the mask does not fit the picture.
     """
     original = images.working(request.image, defaults, cell)
-    mask = images.fit_mask(request.mask, request.image.size, original.size)
+    mask = images.fit_mask(request.mask, request.image.size, original.size, cell)
     mask = images.prepare_mask(mask, request.invert, request.grow)
     return original, mask, images.cells_of(mask, cell)
 

@@ -36,20 +36,16 @@ class ImageSampling:
     """How an image is sampled; the defaults are the published ones.
 
     steps: passes through the model, never more than masked cells. guidance, guidance_image: scales s
-    (s_txt) and s_img; 0 leaves the branch out. guidance_ramp: part of the run over which the scales rise
-    from 0 to full (0: full at once). token_temperature: of the softmax that codes are drawn from (0: the
-    most likely). order_temperature: of the noise on the order of cells, going in a straight line to
-    order_temperature_end (None: constant). top_k: draw from the k likeliest codes only. reuse: keep keys,
-    values and logits between steps (None: compute everything).
+    (s_txt) and s_img; 0 leaves the branch out. token_temperature: of the softmax that codes are drawn from
+    (0: the most likely). order_temperature: of the noise on the order of cells. top_k: draw from the k
+    likeliest codes only. reuse: keep keys, values and logits between steps (None: compute everything).
     """
 
     steps: int = 64
     guidance: float = 4.0
     guidance_image: float = 0.0
-    guidance_ramp: float = 0.0
     token_temperature: float = 1.0
     order_temperature: float = 1.0
-    order_temperature_end: float | None = None
     top_k: int | None = None
     reuse: Reuse | None = None
 
@@ -58,14 +54,10 @@ class ImageSampling:
         scales = (self.guidance, self.guidance_image)
         return [branches[0], *(b for b, scale in zip(branches[1:], scales, strict=False) if scale)]
 
-    def scales_at(self, step: int, steps: int) -> list[float]:
-        """Guidance scales of the used branches at a step."""
-        rise = min(1.0, (step + 1) / (self.guidance_ramp * steps)) if self.guidance_ramp > 0 else 1.0
-        return [rise * scale for scale in (self.guidance, self.guidance_image) if scale]
-
-    def order_temperature_at(self, step: int, steps: int) -> float:
-        end = self.order_temperature if self.order_temperature_end is None else self.order_temperature_end
-        return self.order_temperature + (end - self.order_temperature) * step / max(1, steps - 1)
+    @property
+    def scales(self) -> list[float]:
+        """Guidance scales of the used branches."""
+        return [scale for scale in (self.guidance, self.guidance_image) if scale]
 
 
 @dataclass(frozen=True)
@@ -142,7 +134,7 @@ def unmask_images(
         parts = iter(logits.split([len(r) for r in rows]))
         for index in active:
             own = [next(parts) for _ in batch[index]]
-            guided = guide(own, sampling.scales_at(step, len(counts[index]))[: len(own) - 1])
+            guided = guide(own, sampling.scales[: len(own) - 1])
             states[index] = advance(states[index], guided, counts[index][step], sampling, noises[index])
         del logits, parts, own, guided  # the next pass needs the room
         yield list(states)
@@ -178,8 +170,7 @@ def advance(
     choices = torch.stack([drawn, likely], dim=1)
     sure, likely_sure = log_confidence(logits, choices).cpu().unbind(dim=1)
     drawn, likely = choices.cpu().unbind(dim=1)
-    order_temperature = sampling.order_temperature_at(state.step, state.steps)
-    stay = least_sure(sure, noise.order(state.step, cells), order_temperature, keep)
+    stay = least_sure(sure, noise.order(state.step, cells), sampling.order_temperature, keep)
 
     tokens, prediction, confidence = state.tokens.clone(), state.prediction.clone(), state.confidence.clone()
     tokens[cells[~stay]] = drawn[~stay]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from dimoo.defaults import Defaults
@@ -98,7 +98,7 @@ class Edit(Draw):
     kind: instruct, an instruction in words; control, the prompt drawn along a map of edges, depth or pose (image is
     the map); subject, the object of image in a new scene; style, the content of image in the style of reference;
     predict, a map of image; view, image seen from another side. prompt is the instruction, or the prompt of control
-    and subject; the other kinds need none. map is for control and predict, direction for view.
+    and subject; the other kinds take none, and only style a reference. map is for control and predict, direction for view.
     """
 
     task: ClassVar[str] = "edit"
@@ -120,15 +120,22 @@ class Edit(Draw):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind in self.NEEDS_PROMPT and not self.prompt:
+        if self.kind not in self.NEEDS_PROMPT:
+            object.__setattr__(self, "prompt", "")
+        elif not self.prompt:
             raise DimooError(f"{knobs(self)['prompt'].label} is empty: write a few words.")
-        if self.kind == "style" and self.reference is None:
+        if self.kind != "style":
+            object.__setattr__(self, "reference", None)
+        elif self.reference is None:
             raise DimooError("Style picture is missing: add a picture whose style to take over.")
 
 
 @dataclass(frozen=True)
 class Inpaint(Draw):
-    """Part of a picture drawn anew; pixels outside the mask and its feather stay as they are."""
+    """Part of a picture drawn anew: all cells of 16 × 16 pixels that the mask touches, and no pixel outside of them.
+
+    The picture is cropped to whole cells; one that is too large for the checkpoint is scaled down as a whole before.
+    """
 
     task: ClassVar[str] = "inpaint"
 
@@ -142,7 +149,10 @@ class Inpaint(Draw):
 
 @dataclass(frozen=True)
 class Extrapolate(Draw):
-    """A picture continued beyond its sides; the given pixels stay as they are."""
+    """A picture continued beyond its sides; the given pixels stay as they are.
+
+    The picture is cropped to whole cells; one that is too large for the checkpoint is scaled down as a whole before.
+    """
 
     task: ClassVar[str] = "extrapolate"
     SIDES: ClassVar[tuple[str, ...]] = ("left", "right", "top", "bottom")
@@ -192,8 +202,9 @@ def request_from(settings: Mapping[str, Any], **pictures: Any) -> Request:
     kind = REQUESTS.get(str(settings.get("task")))
     if kind is None or "prompt" not in settings:
         raise DimooError("These settings are not of a picture that can be made again here.")
-    absent = {n: None for n, k in knobs(kind).items() if isinstance(k, Picture | Pictures | Mask)}  # they say so themselves
-    values = {f.name: settings[f.name] for f in fields(kind) if f.name in settings}
+    limits = knobs(kind).items()
+    absent = {n: None for n, k in limits if isinstance(k, Picture | Pictures | Mask)}  # they say so themselves
+    values = {n: settings[n] for n, _ in limits if n in settings and n not in absent}  # a name of a file is not to be opened
     return kind(**absent | values | pictures)
 
 

@@ -156,7 +156,7 @@ class Vocabulary:
         return texts
 
     def unknown_words(self, text: str) -> list[str]:
-        """Words of the text that the tokenizer cannot tell apart, each once; digits and punctuation aside."""
+        """Words of the text that the tokenizer cannot tell apart, each once; numbers are words, punctuation is not."""
         unknown = self.tokenizer.unk_token_id
         if unknown is None:
             return []
@@ -164,7 +164,7 @@ class Vocabulary:
         for piece in self._plain_pieces(text):
             encoding = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
             for token, (start, end) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
-                if token == unknown and any(letter.isalpha() for letter in piece[start:end]):
+                if token == unknown and any(letter.isalnum() for letter in piece[start:end]):
                     words.append(piece[start:end])
         return list(dict.fromkeys(words))
 

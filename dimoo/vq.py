@@ -186,6 +186,13 @@ class VQModel(nn.Module):
         """(codes, width)"""
         return self.quantize.embedding.weight
 
+    def precise(self, dtype: torch.dtype) -> VQModel:
+        """Puts what draws pictures in `dtype`; what finds codes is in float32, as published: rounded, it finds others."""
+        self.float()
+        for part in (self.post_quant_conv, self.decoder):
+            part.to(dtype)
+        return self
+
     def latents(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, C, H / cell, W / cell), before rounding to codes."""
         images = images.to(self.codebook.dtype, memory_format=torch.channels_last)
@@ -193,7 +200,8 @@ class VQModel(nn.Module):
 
     def reconstruct(self, latents: Tensor) -> Tensor:
         """Code vectors (B, C, h, w) -> images (B, 3, H, W), not clipped."""
-        return self.decoder(self.post_quant_conv(latents.contiguous(memory_format=torch.channels_last)))
+        latents = latents.to(self.post_quant_conv.weight.dtype, memory_format=torch.channels_last)
+        return self.decoder(self.post_quant_conv(latents))
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
@@ -240,7 +248,7 @@ class VQModel(nn.Module):
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip()
             raise DimooError(f"The image tokenizer's weights do not fit its config.json: {first}") from None
-        return model.to(device, dtype, memory_format=torch.channels_last).eval()
+        return model.to(device, memory_format=torch.channels_last).precise(dtype).eval()
 
 
 def read_vq_config(folder: Path) -> dict:

@@ -131,6 +131,12 @@ def test_devices_and_precisions():
     assert pick_dtype(torch.device("cpu")) in (torch.bfloat16, torch.float32)
 
 
+@pytest.mark.parametrize("capable", [True, False])
+def test_cards_that_only_emulate_bfloat16_get_float32(monkeypatch, capable):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or capable)
+    assert pick_dtype(torch.device("cuda")) == (torch.bfloat16 if capable else torch.float32)
+
+
 def test_the_built_in_checkpoint_is_whole(built_in):
     assert built_in.defaults.prompts and built_in.defaults.presets
     for prompt in built_in.defaults.prompts:

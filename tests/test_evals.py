@@ -100,7 +100,7 @@ def test_settings_go_where_they_belong():
     request = with_settings(Generate("a ball", guidance=2), settings)
     assert (request.steps, request.guidance, request.temperature) == (3, 2, 0.5)
     talk_ = with_settings(Chat((), "what?"), settings)
-    assert talk_.steps == 3 and not hasattr(talk_, "temperature")
+    assert talk_.steps is None and not hasattr(talk_, "temperature")
 
 
 def test_results_of_another_size_are_fitted():
@@ -483,7 +483,7 @@ def test_a_table_and_json(options, answers, tmp_path, capsys):
     assert "chat: 3 of 3, 0.667" in err
     scores = json.loads(path.read_text())["chat"]
     assert scores["n"] == 3 and scores["counting"] == 1 and scores["existence"] == 0
-    assert [request.steps for request in asked] == [2, 2, 2]
+    assert [request.steps for request in asked] == [None, None, None]  # those of --steps are for pictures
 
 
 def test_an_interrupted_run_shows_what_there_is(options, answers, tmp_path, capsys):

@@ -176,7 +176,7 @@ def test_working_sizes_are_whole_cells_of_about_the_same_aspect(width, height, a
     assert size[0] * size[1] <= area
     if max(width, height) <= 2 * min(width, height):
         assert 0.75 < size[0] * height / (size[1] * width) < 1.34
-    if min(width, height) >= 64 and width * height <= area:  # nothing is enlarged, and little is lost
+    if min(width, height) // cell * cell >= 64 and width * height <= area:  # nothing is enlarged, and little is lost
         assert all(0 <= before - after < cell for before, after in zip((width, height), size, strict=True))
     assert working_size(size, area, cell) == size
 
@@ -190,7 +190,8 @@ def test_a_picture_on_the_grid_stays_as_it_is():
     defaults = Defaults(width=64, height=64, max_area=128 * 128)
     assert working(noise(128, 128), defaults).size == (128, 128)
     assert working(noise(256, 128), defaults).size == (64, 64)
-    assert working(noise(129, 127), defaults).size == (64, 64)
+    odd = noise(129, 127)
+    assert np.array_equal(working(odd, defaults), np.asarray(odd)[7:119, :128])  # cropped, not scaled
 
 
 def test_scaling_keeps_the_middle():
@@ -229,6 +230,12 @@ def test_masks_follow_their_picture():
     assert np.array_equal(np.asarray(fit_mask(mask, (200, 100), (64, 64)))[0] > 0, np.arange(64) >= 32)  # cropped alike
     assert fit_mask(mask, (999, 777), (200, 100)) is mask
     assert fit_mask(mask, (404, 200), (64, 32)).size == (64, 32)
+    line = Image.new("L", (4000, 2000), 0)
+    line.paste(255, (2003, 0, 2004, 2000))
+    for size in ((4000, 2000), (2000, 1000)):  # too thin for either step, and kept
+        fitted = np.asarray(fit_mask(line, size, (128, 64)))
+        assert (fitted[:, 64] == 255).all() and not fitted[:, :64].any() and not fitted[:, 65:].any()
+    assert np.array_equal(fit_mask(mask, (200, 100), (192, 96)), whole_cells(mask))  # cropped as its picture is
     with pytest.raises(DimooError, match=r"The mask \(200 × 100\) does not fit the picture \(200 × 120\)"):
         fit_mask(mask, (200, 120), (64, 32))
 

@@ -74,11 +74,6 @@ def test_known_cells_are_kept_in_every_branch(vocab, height, width, seed):
         check_target(vocab, branch, codes)
 
 
-def test_without_guidance_there_is_one_branch(vocab):
-    assert len(text_to_image(vocab, "a ball", 2, 3, guided=False)) == 1
-    assert len(image_to_image(vocab, layout.EDIT, "a ball", [grid(2, 2)], 2, 3, guided=False)) == 1
-
-
 @given(height=sides, width=sides, target=sides, seed=st.integers(0, 99))
 def test_image_to_image(vocab, height, width, target, seed):
     first, second = grid(height, width, seed).clamp(min=0), grid(width, height, seed + 1).clamp(min=0)

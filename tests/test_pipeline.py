@@ -9,11 +9,14 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from conftest import EVERY_TASK
 from PIL import Image
 
 from dimoo import passes, plans
 from dimoo.errors import DimooError
+from dimoo.noise import PublishedNoise
 from dimoo.preview import NEUTRAL
+from dimoo.sampler import unmask_image
 from dimoo.tasks import Chat, Edit, Extrapolate, Generate, Inpaint, request_from
 from dimoo.timing import Stopwatch
 
@@ -309,7 +312,42 @@ def test_reservations_for_every_task(pipeline):
     assert pipeline.gpu_seconds(Chat((PICTURE,), "is it red?")) > 10
 
 
+def test_tasks_that_were_not_learned_are_noted(pipeline):
+    assert pipeline.defaults.tasks == ("generate",) and pipeline.notes(Generate("a red ball")) == []
+    sentences = {
+        "edit pictures": Edit(PICTURE, kind="view"),
+        "draw parts of pictures anew": Inpaint(PICTURE, MASK),
+        "continue pictures beyond their sides": Extrapolate(PICTURE, left=16),
+        "answer questions": Chat((PICTURE,), "is it red?"),
+    }
+    for skill, request in sentences.items():
+        assert f"Testville has not learned to {skill}: do not expect much." in pipeline.notes(request)
+
+
+def test_pictures_that_are_scaled_are_noted(pipeline):
+    able = replace(pipeline, defaults=replace(pipeline.defaults, tasks=EVERY_TASK["tasks"], max_area=256 * 256))
+    large, odd = Image.new("RGB", (1000, 500)), Image.new("RGB", (250, 170))
+    for request in (Inpaint(large, large), Extrapolate(large, left=16)):
+        (note,) = able.notes(request)
+        assert note.startswith("The picture is scaled from 1000 × 500 to 352 × 176, a size that Testville can work on")
+    assert able.notes(Inpaint(odd, odd)) == able.notes(Extrapolate(odd, left=16)) == []
+
+
+def test_a_checkpoint_may_choose_the_published_noise(pipeline):
+    request = Generate("a red ball", width=64, height=64, steps=3, seed=5)
+    published = replace(pipeline, defaults=replace(pipeline.defaults, noise="published"))
+    first, again, other = last(published, request), last(published, request), last(pipeline, request)
+    assert np.array_equal(first.tokens, again.tokens) and not np.array_equal(first.tokens, other.tokens)
+    grid = published._plan(request.resolve(published.defaults), None)
+    *_, state = unmask_image(
+        pipeline.model.predict, grid.branches(grid.grid), grid.sampling, PublishedNoise.seeded(5),
+        pipeline.vocab.image_codes, pipeline.vocab.ids.mask,
+    )  # fmt: skip
+    assert np.array_equal(state.tokens, first.tokens.flatten())
+
+
 def test_notes_for_every_task(pipeline):
+    pipeline = replace(pipeline, defaults=replace(pipeline.defaults, tasks=EVERY_TASK["tasks"]))
     assert pipeline.notes(Inpaint(PICTURE, MASK)) == pipeline.notes(Extrapolate(PICTURE, left=16)) == []
     assert pipeline.notes(Edit(PICTURE, kind="view")) == []
     (note,) = pipeline.notes(Edit(PICTURE, prompt="make the dragon red"))

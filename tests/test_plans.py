@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from dimoo import layout
+from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.passes import PartialCache
-from dimoo.plans import REUSE, Planner, canvas, chat_pictures, edit_texts, inpainting
+from dimoo.plans import REUSE, Planner, canvas, chat_pictures, inpainting, sampling
 from dimoo.tasks import Chat, Edit, Extrapolate, Generate, Inpaint
 from dimoo.windows import whole
 
@@ -84,7 +85,7 @@ def test_generate_fills_everything(planner):
 )  # fmt: skip
 def test_every_kind_of_edit_has_its_words(planner, fields, system, text):
     request = Edit(flat(320, 192, 7), **fields)
-    assert edit_texts(request) == (system, text)
+    assert layout.edit_texts(request.kind, request.prompt, request.map, request.direction) == (system, text)
     plan = draw(planner, request)
     assert plan.grid.shape == (12, 20) and (plan.grid == -1).all()
     given = [torch.full((12, 20), 7)]
@@ -99,10 +100,36 @@ def test_edits_have_two_guidance_scales_of_their_own(planner):
     assert (plan.sampling.guidance, plan.sampling.guidance_image) == (2.5, 4.0)
     plan = draw(planner, Edit(flat(256, 256, 7), prompt="a ball", guidance=0, guidance_image=1.5, temperature=0.5, cache=True))
     assert (plan.sampling.guidance, plan.sampling.guidance_image) == (0, 1.5)
-    assert (plan.sampling.token_temperature, plan.sampling.order_temperature) == (0.5, 0.5)
+    assert (plan.sampling.token_temperature, plan.sampling.order_temperature) == (0.5, 1.0)
     assert plan.sampling.reuse is REUSE and isinstance(REUSE, PartialCache)
     used = plan.sampling.used_branches(plan.branches(plan.grid))
     assert [len(branch.ids) for branch in used] == [len(plan.branches(plan.grid)[i].ids) for i in (0, 2)]
+
+
+def test_chance_is_that_of_the_published_sampler_unless_the_checkpoint_says_otherwise():
+    def chance(demo, **fields):
+        defaults = Defaults.of(demo)
+        used = sampling(Generate("a ball", **fields).resolve(defaults), defaults)
+        return used.token_temperature, used.order_temperature, used.top_k
+
+    assert chance({}) == (0.7, 1.0, 256)
+    assert chance({}, temperature=1.5) == (1.5, 1.0, 256)
+    assert chance({}, temperature=0) == (0, 0, 256)
+    assert chance({"temperature": 1.0, "top_k": None}) == (1.0, 1.0, None)
+    assert chance({"order_temperature": 0.5}) == (0.7, 0.5, 256)
+    for wrong in ({"noise": "loud"}, {"top_k": 0}):
+        with pytest.raises(DimooError, match="demo section cannot be read .(noise|top_k) must be"):
+            Defaults.of(wrong)
+
+
+def test_nothing_is_scaled_that_cropping_is_enough_for(planner):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (170, 200, 3), np.uint8))
+    mask = Image.new("L", (200, 170), 0)
+    mask.paste(255, (4 + 64, 5 + 32, 4 + 80, 5 + 48))  # exactly one cell of what is left
+    original, _, cells = inpainting(Inpaint(picture, mask), planner.defaults)
+    assert np.array_equal(original, np.asarray(picture)[5:165, 4:196])
+    assert cells.nonzero()[0].tolist() == [2] and cells.nonzero()[1].tolist() == [4]
 
 
 def test_pictures_to_edit_are_fitted_to_what_was_trained(planner):
@@ -256,9 +283,8 @@ PICTURE = flat(256, 128, 90)
 )
 def test_the_work_is_reckoned_as_it_comes(pipeline, monkeypatch, request_):
     monkeypatch.setattr("dimoo.sampler.answer_is_fixed", lambda *_: False)
-    planner = pipeline._planner(pipeline._no_codes)
     full = request_.resolve(pipeline.defaults)
-    work = planner.ask(full) if isinstance(full, Chat) else planner.draw(full)
+    work = pipeline._plan(full, pipeline._no_codes)
     rows = counted(monkeypatch, pipeline)
     *_, last = pipeline.run(full)
     assert (sum(rows), len(rows)) == (work.rows(), work.steps())

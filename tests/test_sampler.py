@@ -160,13 +160,12 @@ def test_branches_that_guidance_does_not_use_are_left_out():
     assert firsts == {(0, 0): [5], (2, 0): [5, 6], (0, 2): [5, 7], (2, 2): [5, 6, 7]}
 
 
-def test_guided_logits_and_ramp():
+def test_guided_logits():
     forward = Stub()
     branches = [image(2, 2, (5,)), image(2, 2, (6,))]
     cond, uncond = (run(forward, [branch])[1].logits for branch in branches)
-    for ramp, scale in ((0.0, 3.0), (1.0, 1.0)):
-        state = run(forward, branches, steps=3, guidance=3.0, guidance_ramp=ramp)[1]
-        torch.testing.assert_close(state.logits, (1 + scale) * cond - scale * uncond)
+    state = run(forward, branches, steps=3, guidance=3.0)[1]
+    torch.testing.assert_close(state.logits, 4 * cond - 3 * uncond)
 
 
 def test_greedy_takes_the_most_likely_codes_whatever_the_seed():
@@ -186,13 +185,6 @@ def test_without_order_noise_the_surest_cells_come_first():
     assert state.confidence[~state.masked].min() >= state.confidence[state.masked].max()
 
 
-def test_order_temperature_runs_in_a_straight_line():
-    sampling = ImageSampling(order_temperature=4.0, order_temperature_end=0.0)
-    assert [sampling.order_temperature_at(step, 5) for step in range(5)] == [4, 3, 2, 1, 0]
-    assert ImageSampling(order_temperature=4.0).order_temperature_at(3, 5) == 4
-    assert sampling.order_temperature_at(0, 1) == 4
-
-
 @pytest.mark.parametrize("kind", [MLCache, PartialCache])
 def test_reuse_that_always_refreshes_changes_nothing(model, kind):
     branches = [image(4, 5), image(4, 5, (8,))]
@@ -201,27 +193,54 @@ def test_reuse_that_always_refreshes_changes_nothing(model, kind):
     assert [state.tokens.tolist() for state in plain] == [state.tokens.tolist() for state in reuse]
 
 
-def test_partial_cache_computes_masked_and_changed_rows_only(model):
+def test_partial_cache_computes_changed_rows_and_the_least_sure_masked_ones(model):
     calls = []
 
     def forward(packed, rows, vocab, cache=None, queries=None):
-        calls.append((packed, rows, queries))
-        return model.predict(packed, rows, vocab, cache, queries)
+        calls.append((packed, rows, queries, model.predict(packed, rows, vocab, cache, queries)))
+        return calls[-1][-1]
 
-    run(forward, [image(4, 5), image(4, 5, (8,))], reuse=PartialCache(warmup_ratio=0.3, refresh_interval=3))
-    assert [queries is None for *_, queries in calls] == [True, True, False, False, True, False]
-    for (before, *_), (packed, rows, queries) in zip(calls, calls[1:], strict=False):
-        if queries is not None:
-            masked = (packed.ids == MASK).nonzero().squeeze(-1)
-            changed = (packed.ids != before.ids).nonzero().squeeze(-1)
-            assert torch.equal(rows, masked) and len(changed)
-            assert queries.tolist() == sorted({*masked.tolist(), *changed.tolist()})
+    reuse = PartialCache(warmup_ratio=0.3, refresh_interval=3, cache_ratio=0.75)
+    states = run(forward, [image(4, 5), image(4, 5, (8,))], reuse=reuse)
+    assert [queries is None for _, _, queries, _ in calls] == [True, True, False, False, True, False]
+    peaks = {}  # of each row, when it was last computed
+    for number, (packed, rows, queries, logits) in enumerate(calls):
+        masked = (packed.ids == MASK).nonzero().squeeze(-1).tolist()
+        if queries is None:
+            assert rows.tolist() == masked
+        else:
+            changed = (packed.ids != calls[number - 1][0].ids).nonzero().squeeze(-1).tolist()
+            half = packed.lengths[0]
+            low = []
+            for own in ([row for row in masked if row < half], [row for row in masked if row >= half]):
+                low += sorted(own, key=peaks.get)[: -(-len(own) // 4)]
+            assert len(changed) and 0 < len(low) < len(masked)
+            assert rows.tolist() == sorted(low) and queries.tolist() == sorted(low + changed)
+        peaks |= dict(zip(rows.tolist(), logits.amax(-1).tolist(), strict=True))
+    assert not states[-1].masked.any()
+
+
+def test_masked_cells_that_are_not_computed_keep_their_logits(model):
+    """Without guidance the logits of a state are those of its rows."""
+    reuse = PartialCache(warmup_ratio=0.0, refresh_interval=9)
+    before, after = run(model.predict, [image(5, 5)], steps=4, guidance=0, reuse=reuse)[1:3]
+    was = before.logits[torch.isin(before.logit_cells, after.logit_cells)]
+    same = (was == after.logits).all(-1)
+    masked = len(after.logit_cells)
+    assert (~same).sum() == PartialCache().computed(masked) == -(-masked // 10)
+    assert was[~same].amax(-1).max() < was[same].amax(-1).min()
+
+
+@pytest.mark.parametrize(("masked", "computed"), [(0, 0), (1, 1), (10, 1), (11, 2), (20, 2), (4096, 410)])
+def test_a_tenth_of_the_masked_cells_is_computed(masked, computed):
+    assert PartialCache().computed(masked) == computed
+    assert PartialCache(cache_ratio=0).computed(masked) == masked
 
 
 def test_partial_cache_stays_close_to_full_passes(model):
     branches = [image(6, 6), image(6, 6, (8,))]
     full = run(model.predict, branches, steps=2)[2].logits
-    partial = run(model.predict, branches, steps=2, reuse=PartialCache(warmup_ratio=0.0))[2].logits
+    partial = run(model.predict, branches, steps=2, reuse=PartialCache(warmup_ratio=0.0, cache_ratio=0))[2].logits
     assert 0 < (full - partial).abs().mean() < 0.3 * full.abs().mean()
 
 

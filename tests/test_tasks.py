@@ -43,6 +43,7 @@ MASK = Image.new("L", (64, 48), 255)
         ({"guidance": float("nan")}, "Guidance must be a number"),
         ({"temperature": 3}, "Temperature must lie between 0 and 2"),
         ({"temperature": True}, "Temperature must be a number"),
+        ({"guidance": 10**400}, "Guidance must be a number"),
         ({"seed": -1}, "Seed must lie between 0 and 4294967295"),
         ({"seed": SEEDS}, "Seed must lie between 0 and 4294967295"),
         ({"count": 9}, "Pictures must lie between 1 and 8"),
@@ -68,7 +69,7 @@ def test_the_prompt_becomes_one_clean_line():
 def test_resolve_fills_in_the_checkpoint_and_a_seed():
     full = Generate("a ball", steps=5).resolve(DEFAULTS)
     assert (full.width, full.height, full.steps) == (1024, 1024, 5)
-    assert (full.guidance, full.temperature) == (4.0, 1.0)
+    assert (full.guidance, full.temperature) == (4.0, 0.7)
     assert 0 <= full.seed < SEEDS
     assert full.resolve(DEFAULTS) == full
     assert len({Generate("a ball").resolve(DEFAULTS).seed for _ in range(5)}) > 1
@@ -123,6 +124,7 @@ def test_every_field_explains_itself(kind):
         (lambda: Edit(PICTURE), "Instruction is empty"),
         (lambda: Edit(PICTURE, "control"), "Instruction is empty"),
         (lambda: Edit(PICTURE, "paint", "a"), "Kind is one of instruct, control, subject, style, predict, view, not 'paint'"),
+        (lambda: Edit(PICTURE, ["style"]), "Kind is one of instruct, control"),
         (lambda: Edit(PICTURE, "style"), "Style picture is missing"),
         (lambda: Edit(PICTURE, "predict", map="heat"), "Map is one of canny, hed, depth, openpose"),
         (lambda: Edit(PICTURE, "view", direction="up"), "Direction is one of left, right, back"),
@@ -169,6 +171,26 @@ def test_settings_of_every_task_lead_back(request_):
     assert not set(pictures) & set(written)
     assert request_from(written | {"model": "x"}, **pictures) == request_
     assert checked(type(request_), written) == {n: v for n, v in written.items() if n != "task"}
+
+
+def test_settings_open_no_files(tmp_path):
+    path = tmp_path / "private.png"
+    PICTURE.save(path)
+    for settings in ({"task": "edit", "image": str(path)}, {"task": "inpaint", "image": str(path), "mask": str(path)}):
+        with pytest.raises(DimooError, match="Picture is missing"):
+            request_from(settings | {"prompt": "a ball"})
+    written = {"task": "edit", "kind": "style", "prompt": "", "reference": str(path)}
+    with pytest.raises(DimooError, match="Style picture is missing"):
+        request_from(written, image=PICTURE)
+
+
+def test_edits_drop_what_their_kind_does_not_use():
+    for kind in ("style", "predict", "view"):
+        assert Edit(PICTURE, kind, "a ball", PICTURE).prompt == ""
+    assert Edit(PICTURE, "style", "", PICTURE).reference is not None
+    for kind in ("instruct", "control", "subject"):
+        edit = Edit(PICTURE, kind, "a ball", PICTURE)
+        assert (edit.prompt, edit.reference) == ("a ball", None)
 
 
 def test_defaults_of_every_task():

@@ -56,6 +56,20 @@ def test_computes_what_the_published_code_computes(published):
     assert vq.cell == 4 and codes.dtype == torch.long
 
 
+@torch.inference_mode()
+def test_codes_are_found_in_float32_whatever_draws_the_picture(published):
+    golden = load_file(GOLDEN / "cases.safetensors")
+    vq = VQModel.load(published, dtype=torch.bfloat16)
+    latents = vq.latents(golden["vq.image"])
+    torch.testing.assert_close(latents, golden["vq.latents"], atol=1e-4, rtol=0)
+    codes = vq.encode(golden["vq.image"])
+    assert torch.equal(codes[0], golden["vq.codes"].long())
+    decoded = vq.decode(codes)
+    assert vq.decoder.conv_in.weight.dtype == torch.bfloat16 and decoded.dtype == torch.float32
+    assert 0 < (decoded - golden["vq.decoded"].clamp(0, 1)).abs().max() < 0.1
+    assert vq.reconstruct(latents).dtype == torch.bfloat16
+
+
 # loading
 
 

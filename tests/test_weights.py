@@ -63,7 +63,8 @@ def test_quantized_weights_are_read_by_transformers(mode, checkpoint, asked):
         assert settings.bnb_4bit_quant_type == "nf4" and settings.bnb_4bit_use_double_quant
         assert settings.bnb_4bit_compute_dtype == torch.bfloat16
     assert pipeline.model.precision == pipeline.outline.mode == mode
-    assert pipeline.vq.codebook.dtype == torch.bfloat16
+    assert pipeline.vq.codebook.dtype == pipeline.vq.encoder.conv_in.weight.dtype == torch.float32
+    assert pipeline.vq.decoder.conv_in.weight.dtype == torch.bfloat16
 
 
 def test_embedding_and_head_are_not_quantized_but_all_blocks_are():

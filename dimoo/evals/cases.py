@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dimoo.frames import Answer
-from dimoo.tasks import Request
+from dimoo.tasks import Draw, Request
 from dimoo.world.language import captioned_scene
 from dimoo.world.scene import Scene
 
@@ -79,8 +79,11 @@ def result_of(pipeline: Pipeline, request: Request) -> Image.Image | str:
 
 
 def with_settings(request: Request, settings: Mapping[str, Any]) -> Request:
-    """The request with those settings that it has a field for; None leaves its default."""
-    names = {f.name for f in fields(request)}
+    """The request with those settings that it has a field for; None leaves its default.
+
+    Steps are those of pictures: passes of an answer are another measure.
+    """
+    names = {f.name for f in fields(request)} - (set() if isinstance(request, Draw) else {"steps"})
     return replace(request, **{n: value for n, value in settings.items() if value is not None and n in names})
 
 

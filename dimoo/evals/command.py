@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser, command: str) -> None:
     tasks = (*SUITE, "tokenizer", "all")
     parser.add_argument("--task", choices=tasks, default="generate", help="what to score (default: generate)")
     parser.add_argument("-n", "--count", type=int, default=200, metavar="N", help="cases of each task (default: 200)")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps (default: the checkpoint's)")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps of pictures (default: the checkpoint's)")
     parser.add_argument("--guidance", type=float, metavar="N", help="guidance scale (default: the checkpoint's)")
     parser.add_argument("--temperature", type=float, metavar="N", help="temperature (default: the checkpoint's)")
     best = "score the right pictures after the image tokenizer instead: the best that any transformer can do with it"

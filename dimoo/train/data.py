@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dimoo import layout
+from dimoo.tasks import Edit
 from dimoo.train.run import pool
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
@@ -179,15 +180,11 @@ class Teacher:
     def words(self, rng: np.random.Generator, lesson: Lesson) -> tuple[str, str]:
         """System prompt and user text of a lesson."""
         kind, _, look = lesson.kind.partition(" ")
-        if kind == "predict":
-            return layout.PREDICT, layout.PREDICT_MAP.format(map=layout.PREDICTED_MAPS[look])
-        if kind == "style":
-            return layout.STYLE, layout.STYLE
-        texts = [text for text in lesson.texts if text not in self.held_out] or lesson.texts
-        text = texts[int(rng.integers(len(texts)))]
         if kind == "view":
-            return layout.VIEW, layout.VIEW_FROM.format(direction=text)
-        return {"control": layout.CONTROL, "subject": layout.SUBJECT}.get(kind, layout.EDIT), text
+            return layout.edit_texts("view", direction=lesson.texts[0])
+        texts = [text for text in lesson.texts if text not in self.held_out] or lesson.texts or ("",)
+        kind = kind if kind in Edit.KINDS else "instruct"
+        return layout.edit_texts(kind, texts[int(rng.integers(len(texts)))], map=look or "canny")
 
     def chat(self, rng: np.random.Generator) -> Example:
         base = self.families[int(rng.integers(len(self.families)))].base
@@ -199,7 +196,7 @@ class Teacher:
             chosen = asked[int(rng.integers(len(asked)))]
             question, answer = chosen.text, chosen.sentence
             if rng.random() < 0.6:
-                question, answer, length = f"{question} {layout.SHORT_ANSWER}", chosen.answer, SHORT
+                question, answer, length = layout.short_question(question), chosen.answer, SHORT
         branch = layout.understanding(self.vocab, question, [self.grid(base)], length)
         ids = [*self.vocab.encode(answer), self.vocab.ids.answer_end]
         targets = torch.tensor(ids + [self.vocab.ids.pad] * (length - len(ids)))

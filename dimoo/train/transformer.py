@@ -42,6 +42,7 @@ DEMO = {
     "steps": 24,
     "guidance": 3.0,
     "temperature": 1.0,
+    "top_k": None,
     "max_area": 512 * 512,
     "edit_guidance": 2.0,
     "edit_guidance_image": 1.5,
