@@ -196,9 +196,14 @@ class Budget:
         self.share, self.clock = share, clock
         self.began = clock()
         self.spent = self.last = 0.0
+        self.warm = False
 
     def allows(self) -> bool:
-        """Whether once more, at the last cost, would stay within the share. The first time is free."""
+        """Whether once more, at the last cost, would stay within the share.
+
+        The first time is free and not counted: it may be a hundred times as dear as the others, whatever it
+        warms up, and would forbid all others in a short run.
+        """
         return self.spent + self.last <= self.share * (self.clock() - self.began)
 
     @contextmanager
@@ -206,5 +211,7 @@ class Budget:
         """Counts the time that its block takes."""
         start = self.clock()
         yield
-        self.last = self.clock() - start
-        self.spent += self.last
+        if self.warm:
+            self.last = self.clock() - start
+            self.spent += self.last
+        self.warm = True

@@ -129,3 +129,18 @@ def test_the_budget_holds_its_share():
                 now += 0.002
     assert 0.04 < budget.spent / now <= 0.05
     assert drawn > 200
+
+
+def test_a_dear_first_time_does_not_forbid_the_others():
+    now = 0.0
+    budget = Budget(0.05, lambda: now)
+    with budget.spend():
+        now += 5.0  # whatever is loaded, compiled or fitted on the way
+    drawn = 0
+    for _ in range(10):
+        now += 0.1
+        if budget.allows():
+            drawn += 1
+            with budget.spend():
+                now += 0.001
+    assert drawn == 10
