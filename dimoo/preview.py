@@ -202,7 +202,7 @@ class Budget:
         """Whether once more, at the last cost, would stay within the share.
 
         The first time is free and not counted: it may be a hundred times as dear as the others, whatever it
-        warms up, and would forbid all others in a short run.
+        warms up, and would forbid all others in a short run. The second tells what one costs.
         """
         return self.spent + self.last <= self.share * (self.clock() - self.began)
 
