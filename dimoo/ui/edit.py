@@ -99,12 +99,12 @@ def looks_of(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def request_of(image: str | None, reference: str | None, kind: str, prompt: str, **values: Any) -> Edit:
-    """What a kind does not ask for stays out of its request."""
+    """A reference that is not asked for is not even opened: what lies hidden in its box may be no picture."""
     return Edit(
         image=opened(image),
         reference=opened(reference) if kind in KINDS_WITH["style_only"] else None,
         kind=kind,
-        prompt=prompt if kind in Edit.NEEDS_PROMPT else "",
+        prompt=prompt,
         **settle_seed(values),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ class Shop:
     line: Line = field(default_factory=Line)
 
 
-class Workbench:
+class Workbench(ABC):
     """Builds the shared parts of a tab and connects them.
 
     controls: the tab's inputs, by the field of the request that they stand for; pictures are given as paths.
@@ -175,11 +176,11 @@ class Workbench:
         shown = message.for_page() if isinstance(message, Message) else message
         return (shown, *[gr.skip()] * (1 + len(self.shown)))
 
+    @abstractmethod
     def follow(
         self, states: Iterator[Any], ticket: str, request: Request, notes: list[str], kept: Any
     ) -> Iterator[tuple]:
         """Outputs of a run for what it yields."""
-        raise NotImplementedError
 
 
 def failure(ticket: str, sentence: str) -> dict:
