@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from dimoo.world.camera import EYE, Canvas
+from dimoo.world.camera import Canvas, foot
 from dimoo.world.render import render
-from dimoo.world.scene import CELL, LETTERS, ROW_DEPTHS, SIZES, Scene
+from dimoo.world.scene import CELL, LETTERS, SIZES, UNIT, Scene
 
 _AROUND = (0.62, 0.95, 0.35)  # units of a large cube that are seen beside, above and below its foot
 _TELLING = 24  # levels by which letters differ where they tell themselves apart
@@ -16,9 +16,9 @@ _TELLING = 24  # levels by which letters differ where they tell themselves apart
 def window_of(scene: Scene, index: int, width: int, height: int) -> Canvas:
     """The part of a picture of this size in which a cube stands."""
     whole, thing = Canvas.of(width, height), scene.things[index]
-    unit = CELL * ROW_DEPTHS[thing.row] / EYE * SIZES[thing.size]
-    side, up, down = (round(unit * part) for part in _AROUND)
-    x, y = CELL * thing.column - whole.left, CELL * ROW_DEPTHS[thing.row] - whole.top
+    side, up, down = (round(CELL * UNIT * SIZES[thing.size] * part) for part in _AROUND)
+    right, below = foot(thing.column, thing.row)
+    x, y = right - whole.left, below - whole.top
     left, top = max(0, x - side), max(0, y - up)
     right, bottom = min(width, x + side), min(height, y + down)
     return Canvas(whole.left + left, whole.top + top, right - left, bottom - top)

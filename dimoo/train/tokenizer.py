@@ -45,6 +45,26 @@ def round_to_levels(z: Tensor) -> Tensor:
     return (torch.floor(z) + 0.5).clamp(LEVELS[0], LEVELS[-1])
 
 
+def local(model: VQModel) -> list[nn.Conv2d]:
+    """The encoder's convolutions that look at their own place alone: those below half resolution.
+
+    A code then says what is in its cell and just around it, so that a thing has the same codes beside any other and before any
+    sky. (Looking as far as the layers could, one thing changed the codes of another nine cells away.)
+    """
+    levels = [*model.encoder.down_blocks[2:], model.encoder.mid_block]
+    inner = [conv for level in levels for resnet in level.resnets for conv in (resnet.conv1, resnet.conv2)]
+    return [*inner, model.encoder.conv_out]
+
+
+def keep_local(model: VQModel) -> None:
+    """Clear all but the centres of the local convolutions, now and in their gradients."""
+    centre = torch.zeros(3, 3)
+    centre[1, 1] = 1
+    for conv in local(model):
+        conv.weight.data.mul_(centre)
+        conv.weight.register_hook(centre.mul)
+
+
 YCC = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))
 
 
@@ -185,7 +205,7 @@ def sample_grid(model: VQModel, pictures: np.ndarray, path: Path) -> None:
 
 
 class Optimizer:
-    """Muon for the 3×3 convolutions, as matrices of (out, 9 · in), and AdamW for the rest.
+    """Muon for the 3×3 convolutions, as matrices of (out, 9 · in) or, if local, (out, in), and AdamW for the rest.
 
     Without normalisation this learns in 100 steps what AdamW alone needs several hundred for. The model must be in
     channels_last: only then are its convolutions matrices in memory, which Muon can change in place.
@@ -194,8 +214,9 @@ class Optimizer:
     def __init__(self, model: VQModel, rate: float):
         ends = (model.encoder.conv_in, model.encoder.conv_out, model.decoder.conv_in, model.decoder.conv_out)
         inner = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m not in ends]
-        self.pairs = [(w, nn.Parameter(as_matrix(w.data))) for w in inner]
         known = {id(w) for w in inner}
+        self.centred = {id(conv.weight) for conv in local(model)}
+        self.pairs = [(w, nn.Parameter(self.as_matrix(w, w.data))) for w in inner]
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         rest = [p for p in self.parameters if id(p) not in known]
         self.rate = rate
@@ -208,16 +229,15 @@ class Optimizer:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for weight, matrix in self.pairs:
-            matrix.grad = as_matrix(weight.grad)
+            matrix.grad = self.as_matrix(weight, weight.grad)
         self.muon.param_groups[0]["lr"] = cosine(progress, self.rate)
         self.adam.param_groups[0]["lr"] = cosine(progress, self.rate / 2)
         self.muon.step()
         self.adam.step()
 
-
-def as_matrix(weight: Tensor) -> Tensor:
-    """(out, in, 3, 3) -> (out, 9 · in), without a copy of what is channels_last."""
-    return weight.permute(0, 2, 3, 1).flatten(1)
+    def as_matrix(self, weight: Tensor, values: Tensor) -> Tensor:
+        """Values of a weight, its own or its gradient's, as the matrix that Muon changes; no copy of what is channels_last."""
+        return values[:, :, 1, 1] if id(weight) in self.centred else values.permute(0, 2, 3, 1).flatten(1)
 
 
 def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, batch: int = 16, rate: float = 7e-4,
@@ -240,6 +260,7 @@ def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, ba
     run.on_save = export
     if not run.resume(model=model, average=average, muon=optimizer.muon, adam=optimizer.adam):
         start_linear(model, crops(drawn, np.random.default_rng(seed), batch, 128))
+    keep_local(model)
     while run.tick():
         rng = np.random.default_rng((seed, run.step))
         whole = run.progress > 0.8  # the last fifth sees whole pictures, borders included

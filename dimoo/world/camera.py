@@ -1,18 +1,24 @@
-"""The pinhole camera of Toytown: level, so that things side by side are drawn alike, and counted in token cells."""
+"""The camera of Toytown, counted in token cells: how far below the horizon things stand, and from which side they are seen.
+
+The ground and the sky are seen through a level pinhole. Every thing is drawn as that camera would see it straight ahead in the
+middle row, and then moved: wherever it stands it has the same pixels, as in a parallel projection.
+"""
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from dimoo.world.scene import CELL, ROW_DEPTHS
+from dimoo.world.scene import CELL, STAND
 
 FOCAL = 450.0
 """Focal length in pixels, whatever the picture's size: a larger picture shows more of the world."""
 EYE = 1.5
 """Height of the camera over the ground in units (a large thing is about one unit high)."""
-PIVOT = FOCAL * EYE / (CELL * ROW_DEPTHS[1])
-"""Distance of the middle row, around which the other views turn."""
+PIVOT = FOCAL * EYE / (CELL * STAND)
+"""Distance in units at which things are drawn, and of the middle row, around which the other views turn."""
+STRIDE = 5
+"""Columns that are as wide as a row is deep, nearly: what a quarter turn makes of the one and the other."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,22 @@ class Canvas:
         return (x / FOCAL)[None, :].astype(np.float32), (-y / FOCAL)[:, None].astype(np.float32)
 
 
-def place(column: float, row: int) -> tuple[float, float]:
-    """Where (x, z) on the ground a foot stands that is drawn at `column` cells from the middle in `row`."""
-    z = FOCAL * EYE / (CELL * ROW_DEPTHS[row])
-    return column * CELL * z / FOCAL, z
+def walked(column: int, row: int, degrees: float) -> tuple[int, int]:
+    """Column and row of a place after the camera has walked so many degrees (in quarters) around the middle."""
+    right, back = column, (row - 1) * STRIDE
+    for _ in range(round(degrees / 90) % 4):
+        right, back = -back, right
+    return right, 1 + round(back / STRIDE)
+
+
+def foot(column: int, row: int) -> tuple[int, int]:
+    """Where a foot is drawn: pixels (x to the right, y downward) from the point straight ahead."""
+    return CELL * column, CELL * (STAND + 1 - row)
+
+
+def stretch(row: int) -> float:
+    """By what the depth of a thing drawn in the middle row is multiplied in another."""
+    return STAND / (STAND + 1 - row)
 
 
 def project(x, y, z) -> tuple[float, float]:

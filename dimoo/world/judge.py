@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from PIL import Image
 
-from dimoo.world.camera import Canvas
-from dimoo.world.render import Surface, arrange, ground_depth, ground_light, shade, trace
-from dimoo.world.scene import CELL, COLORS, KINDS, MATERIALS, POSES, ROW_DEPTHS, SETTINGS, SIZES, Scene, Thing
+from dimoo.world.camera import Canvas, foot
+from dimoo.world.scene import CELL, COLORS, KINDS, MATERIALS, POSES, ROWS, SETTINGS, SIZES, VIEWS, Scene, Thing
 from dimoo.world.settings import LIGHTS, backdrop
 from dimoo.world.shapes import PAINT
+from dimoo.world.sprites import sprite
 
 SCALE = 2
 """The judge looks at pictures of half size."""
@@ -29,8 +30,8 @@ LEAST = 1.0
 """Error, summed over pixels, that a thing must explain which nothing else does."""
 SAMPLES = 160
 """Pixels of a silhouette that are compared."""
-_ANCHORS = (-5, 0, 5)  # columns at which drawings are made; a thing between them looks like its nearest
-_BELOW, _TILE = 48, 176  # a window that holds the largest thing with its shadow, wherever it stands, and its part below the foot
+_TILE = 192
+_CANVAS = Canvas(-64, -32, _TILE, _TILE)  # holds the largest thing with its shadow
 _PAINTS = np.asarray([PAINT[c] for c in COLORS], np.float32)
 
 
@@ -50,7 +51,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Sheet:
-    """All drawings of a row near a column, and `SAMPLES` pixels of each as arrays."""
+    """All drawings in a setting, and `SAMPLES` pixels of each as arrays."""
 
     drawings: list[Drawing]
     y: np.ndarray  # (D, N)
@@ -88,49 +89,34 @@ def _backdrop(setting: str, canvas: Canvas) -> np.ndarray:
     return _halve(_halve(backdrop(setting, 0.0, canvas, SCALE)))
 
 
-@lru_cache(maxsize=16)
-def _shapes(row: int, anchor: int) -> tuple[Canvas, list[tuple[Thing, Surface, np.ndarray, np.ndarray]]]:
-    """Every shape that can stand in a row as seen near a column, with the light on the ground in no and in full shadow."""
-    canvas = Canvas(anchor * CELL - _TILE // 2, CELL * ROW_DEPTHS[row] - _TILE + _BELOW, _TILE, _TILE)
-    depth = ground_depth(canvas, 1)
-    out = []
-    for kind in KINDS:
-        for pose in POSES if kind == "figure" else ("down",):
-            for size in SIZES:
-                thing = Thing(kind, "white", "matte", size, anchor, row, pose)
-                placed = arrange(Scene((thing,)))
-                light = np.ones((2, _TILE, _TILE), np.float32)
-                for i in (0, 1):
-                    for y, x, value in ground_light(placed, canvas, 1, float(i)):
-                        light[i, y, x] = value
-                out.append((thing, trace(placed[0], placed, canvas, 1, depth), *light))
-    return canvas, out
-
-
-@lru_cache(maxsize=64)
-def _sheet(setting: str, row: int, anchor: int) -> Sheet:
-    """Every shape that can stand in a row, as drawn near a column."""
-    canvas, shapes = _shapes(row, anchor)
-    empty = backdrop(setting, 0.0, canvas, 1)
-    foot_y, foot_x = (_TILE - _BELOW) // SCALE, _TILE // 2 // SCALE
+@lru_cache(maxsize=len(SETTINGS))
+def _sheet(setting: str) -> Sheet:
+    """Every shape, as drawn in a setting."""
+    empty = backdrop(setting, 0.0, _CANVAS, 1)
+    across, down = foot(0, 1)
+    left, top = across - _CANVAS.left, down - _CANVAS.top  # of the foot in the tile
     drawings = []
-    for thing, s, lit, dark in shapes:
-        covered = np.zeros((_TILE, _TILE), np.float32)
-        covered[s.y, s.x] = 1
-        mask = _halve(covered) >= 0.5
-        y, x = np.nonzero(mask)
-        light = lit + np.float32(LIGHTS[setting].shadow) * (dark - lit)
-        picture = empty * light[..., None]
-        colors = []
-        for metal in (False, True):
-            for paint in (0, 1):
-                albedo = np.where(s.main[:, None], np.float32(paint), s.albedo)
-                picture[s.y, s.x] = shade(setting, albedo, s.main & metal, s.normal, s.direction, s.dark)
+    for kind, size in product(KINDS, SIZES):
+        for pose in POSES if kind == "figure" else ("down",):
+            thing = Thing(kind, "white", "matte", size, pose=pose)
+            s = sprite(thing, VIEWS["front"], 1)
+            here = s.y + top, s.x + left
+            covered = np.zeros((_TILE, _TILE), np.float32)
+            covered[here] = 1
+            mask = _halve(covered) >= 0.5
+            y, x = np.nonzero(mask)
+            light = np.ones((_TILE, _TILE), np.float32)
+            light[s.ground_y + top, s.ground_x + left] = s.ground_light(LIGHTS[setting].shadow)
+            picture = empty * light[..., None]
+            colors = []
+            for metal, paint in product((False, True), (0, 1)):
+                picture[here] = s.colors(setting, np.where(s.main[:, None], np.float32(paint), s.paint), metal)
                 colors.append(_halve(picture)[y, x])
-        black, white = np.stack(colors[::2]), np.stack(colors[1::2])
-        light = _halve(light)
-        sy, sx = np.nonzero(~mask & (light < 0.93))
-        drawings.append(Drawing(thing, y - foot_y, x - foot_x, black, white - black, sy - foot_y, sx - foot_x, light[sy, sx]))
+            black, white = np.stack(colors[::2]), np.stack(colors[1::2])
+            light = _halve(light)
+            sy, sx = np.nonzero(~mask & (light < 0.93))
+            y, x, shade_y, shade_x = y - top // SCALE, x - left // SCALE, sy - top // SCALE, sx - left // SCALE
+            drawings.append(Drawing(thing, y, x, black, white - black, shade_y, shade_x, light[sy, sx]))
     picks = [np.random.default_rng(0).permutation(np.arange(max(SAMPLES, d.y.size)) % d.y.size)[:SAMPLES] for d in drawings]
     chosen = [(d.y[p], d.x[p], d.base[:, p], d.gain[:, p]) for d, p in zip(drawings, picks, strict=True)]
     return Sheet(drawings, *map(np.stack, zip(*chosen, strict=True)), np.array([d.y.size / SAMPLES for d in drawings]))
@@ -146,14 +132,14 @@ class _Explanation:
 
     def _place(self, y, x, thing: Thing):
         """Indices of a drawing's pixels in the picture and which of them are on it."""
-        y = y + (ROW_DEPTHS[thing.row] * CELL - self.canvas.top) // SCALE
-        x = x + (thing.column * CELL - self.canvas.left) // SCALE
+        right, down = foot(thing.column, thing.row)
+        y, x = y + (down - self.canvas.top) // SCALE, x + (right - self.canvas.left) // SCALE
         return y, x, (y >= 0) & (y < self.picture.shape[0]) & (x >= 0) & (x < self.picture.shape[1])
 
     def rebuild(self) -> None:
         """Draw the things found so far, from back to front, and compare."""
         model = _backdrop(self.setting, self.canvas).copy()
-        self.nearest = np.full(model.shape[:2], len(ROW_DEPTHS), np.int8)
+        self.nearest = np.full(model.shape[:2], ROWS, np.int8)
         for thing, drawing in self.things:
             y, x, on = self._place(drawing.shade_y, drawing.shade_x, thing)
             model[y[on], x[on]] *= drawing.shade[on, None]
@@ -166,7 +152,7 @@ class _Explanation:
 
     def best(self, row: int, column: int) -> tuple[float, Thing, Drawing] | None:
         """The most explaining thing at a place, with how much of the error it explains."""
-        sheet = _sheet(self.setting, row, min(_ANCHORS, key=lambda a: abs(a - column)))
+        sheet = _sheet(self.setting)
         y, x, on = self._place(sheet.y, sheet.x, Thing("", "", column=column, row=row))
         y, x = y.clip(0, self.picture.shape[0] - 1), x.clip(0, self.picture.shape[1] - 1)
         seen = on & (self.nearest[y, x] >= row)
@@ -184,7 +170,7 @@ class _Explanation:
         if gain[d, m, c] <= 0:
             return None
         drawing = sheet.drawings[np.flatnonzero(able)[d]]
-        thing = replace(drawing.thing, column=column, color=COLORS[c], material=MATERIALS[m])
+        thing = replace(drawing.thing, column=column, row=row, color=COLORS[c], material=MATERIALS[m])
         return float(gain[d, m, c]), thing, drawing
 
 
@@ -196,7 +182,7 @@ def read(rgb: np.ndarray, most: int = 6) -> Reading:
     setting = min(SETTINGS, key=lambda s: _error(picture, _backdrop(s, canvas)).mean())
     found = _Explanation(picture, setting, canvas)
     columns = range(canvas.left // CELL + 1, (canvas.left + canvas.width) // CELL)
-    places = [(row, column) for row in range(len(ROW_DEPTHS)) for column in columns]
+    places = [(row, column) for row in range(ROWS) for column in columns]
     offers = {place: found.best(*place) for place in places}
     while len(found.things) < most:
         offer = max(offers.values(), key=lambda o: o[0] if o else 0)
@@ -215,7 +201,7 @@ def read(rgb: np.ndarray, most: int = 6) -> Reading:
         found.things.pop(0)
         found.rebuild()
         explained += found.error.sum()
-        near = [(row, c) for row in range(len(ROW_DEPTHS)) for c in columns if abs(c - thing.column) <= 1]
+        near = [(row, c) for row in range(ROWS) for c in columns if abs(c - thing.column) <= 1]
         again = max((found.best(*p) for p in near), key=lambda o: o[0] if o else 0)
         if again and again[0] >= LEAST:
             found.things.append(again[1:])

@@ -1,7 +1,8 @@
 """Scenes of Toytown: what stands where, before anything is drawn.
 
-Places are counted on the 16-pixel token grid of the default camera: a thing's foot always lies on a cell corner. Pictures
-of the same thing at two places are then shifted copies of each other in cells, which is what lets a small model learn them.
+Places are counted on the 16-pixel token grid of the default camera: a thing's foot always lies on a cell corner, and a thing
+looks the same wherever it stands. Pictures of it at two places are shifted copies of each other in cells, which is what lets
+a small model learn them.
 """
 from __future__ import annotations
 
@@ -23,8 +24,12 @@ MAX_THINGS = 4
 
 CELL = 16
 """Pixels of a token cell."""
-ROW_DEPTHS = (7, 6, 5)
-"""How many cells below the horizon things stand: the front, middle and back row."""
+ROWS = 3
+"""Rows in which things stand: the front, middle and back one, a cell apart."""
+STAND = 6
+"""How many cells below the horizon the middle row stands."""
+UNIT = 4
+"""Cells that are as wide as a unit: a large thing is about one unit high."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Thing:
     @property
     def half_width(self) -> float:
         """Half of its drawn width in cells, roughly: enough to keep things apart."""
-        return 0.5 * WIDTHS[self.kind] * SIZES[self.size] * ROW_DEPTHS[self.row] / 1.5
+        return 0.5 * WIDTHS[self.kind] * SIZES[self.size] * UNIT
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def random_thing(rng: np.random.Generator, columns: int, **fixed) -> Thing:
         "color": str(rng.choice(COLORS)),
         "material": "metal" if rng.random() < 0.3 else "matte",
         "size": "large" if rng.random() < 0.6 else "small",
-        "row": int(rng.integers(len(ROW_DEPTHS))),
+        "row": int(rng.integers(ROWS)),
         "pose": str(rng.choice(POSES)),
     } | fixed
     if pick["kind"] == "cube" and "letter" not in pick and rng.random() < 0.15:

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from dimoo.world.camera import EYE, FOCAL, PIVOT, Canvas
+from dimoo.world.camera import EYE, FOCAL, Canvas
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,13 @@ class Light:
     mirror: tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
 
-_DAY = ((0.90, 0.87, 0.82), (0.50, 0.51, 0.54))
+_DAY = (0.90, 0.87, 0.82), (0.50, 0.51, 0.54)
+_WORLD = (0.60, 0.74, 0.94), (0.95, 0.97, 1.0), (0.46, 0.44, 0.42)  # things look the same wherever it is day
 LIGHTS = {
-    "studio": Light(*_DAY, 0.42, ((0.98, 0.97, 0.96), (0.80, 0.78, 0.80), (0.45, 0.43, 0.46))),
-    "beach": Light(*_DAY, 0.45, ((0.35, 0.62, 0.95), (0.92, 0.97, 1.0), (0.70, 0.58, 0.38))),
-    "meadow": Light(*_DAY, 0.50, ((0.38, 0.65, 0.96), (0.90, 0.96, 1.0), (0.25, 0.42, 0.15))),
-    "snow": Light(*_DAY, 0.36, ((0.60, 0.74, 0.92), (0.96, 0.97, 1.0), (0.72, 0.76, 0.84))),
+    "studio": Light(*_DAY, 0.42, _WORLD),
+    "beach": Light(*_DAY, 0.45, _WORLD),
+    "meadow": Light(*_DAY, 0.50, _WORLD),
+    "snow": Light(*_DAY, 0.36, _WORLD),
     "night": Light((0.66, 0.68, 0.80), (0.40, 0.42, 0.54), 0.45, ((0.08, 0.10, 0.28), (0.34, 0.38, 0.62), (0.06, 0.09, 0.14))),
     "sunset": Light((0.92, 0.68, 0.50), (0.44, 0.36, 0.44), 0.45, ((0.40, 0.30, 0.60), (1.0, 0.74, 0.46), (0.30, 0.18, 0.24))),
 }  # fmt: skip
@@ -101,26 +102,26 @@ def _sky(setting: str, phi, e):
     return _mix(color, (0.36, 0.50, 0.54), _soft(trees - e, pixel))
 
 
-def _ground(setting: str, x, z, depth):
-    """Colour of the ground at a place (in units) and its distance from the camera."""
-    far = np.clip((depth - 5) / 22, 0, 1)
-    swell = np.sin(1.1 * x + 0.6 * np.sin(0.7 * z)) * np.sin(0.9 * z + 0.8)
+def _ground(setting: str, x, depth):
+    """Colour of the ground at a distance from the camera: one colour where things stand, so that shadows look alike anywhere.
+
+    x: how far to the side, in units; the shore winds a little.
+    """
+    far = np.clip((depth - 9) / 18, 0, 1)
     if setting == "studio":
         return _mix((0.80, 0.77, 0.78), (0.87, 0.84, 0.85), far**0.6)
     if setting == "beach":
-        color = _mix((0.93, 0.83, 0.62), (0.87, 0.76, 0.54), 0.5 + 0.5 * swell)
         shore = depth - 12.6 - 0.35 * np.sin(1.3 * x + 0.5)
-        color = _mix(color, (0.80, 0.69, 0.50), np.clip((shore + 1.4) / 1.2, 0, 1))
+        color = _mix((0.92, 0.82, 0.60), (0.80, 0.69, 0.50), np.clip((shore + 1.8) / 1.6, 0, 1))
         color = _mix(color, (0.97, 0.99, 1.0), np.clip((shore + 0.25) / 0.15, 0, 1))
         return _mix(color, _mix((0.30, 0.74, 0.78), (0.12, 0.45, 0.72), (depth - 13) / 25), np.clip((shore - 0.5) / 0.4, 0, 1))
     if setting == "meadow":
-        color = _mix((0.46, 0.72, 0.26), (0.38, 0.64, 0.22), 0.5 + 0.5 * swell)
-        return _mix(color, (0.52, 0.74, 0.38), far)
+        return _mix((0.42, 0.69, 0.24), (0.56, 0.77, 0.42), far)
     if setting == "night":
-        return _mix(_mix((0.13, 0.20, 0.27), (0.10, 0.16, 0.24), 0.5 + 0.5 * swell), (0.08, 0.12, 0.24), far)
+        return _mix((0.12, 0.18, 0.26), (0.08, 0.12, 0.24), far)
     if setting == "sunset":
-        return _mix(_mix((0.62, 0.42, 0.40), (0.54, 0.35, 0.38), 0.5 + 0.5 * swell), (0.66, 0.42, 0.42), far)
-    return _mix(_mix((0.93, 0.95, 0.98), (0.86, 0.90, 0.96), 0.5 + 0.5 * swell), (0.90, 0.93, 0.97), far)  # snow
+        return _mix((0.60, 0.40, 0.40), (0.68, 0.44, 0.43), far)
+    return _mix((0.91, 0.93, 0.97), (0.84, 0.89, 0.96), far)  # snow
 
 
 @lru_cache(maxsize=48)
@@ -131,9 +132,7 @@ def backdrop(setting: str, angle: float, canvas: Canvas, samples: int) -> np.nda
     phi = np.arctan(dx) + turn + 0 * dy
     color = _sky(setting, phi, np.maximum(dy, 0) + 0 * dx).astype(np.float32)
     depth = EYE / np.maximum(-dy, np.float32(1e-4)) + 0 * dx
-    x, z = dx * depth, depth - PIVOT
-    c, s = np.cos(turn), np.sin(turn)
-    ground = _ground(setting, c * x + s * z, c * z - s * x, depth)
+    ground = _ground(setting, dx * depth, depth)
     color = np.where((dy < 0)[..., None], ground, color).astype(np.float32)
     color.setflags(write=False)
     return color

@@ -5,9 +5,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from dimoo.edges import edge_pixels, soft_edges
-from dimoo.world.camera import Canvas, project
+from dimoo.world.camera import PIVOT, Canvas, foot, project
 from dimoo.world.render import Picture, arrange
-from dimoo.world.scene import Scene
+from dimoo.world.scene import SIZES, VIEWS, Scene
 from dimoo.world.shapes import joints
 
 NEAREST = 4.0
@@ -52,13 +52,15 @@ def pose_map(scene: Scene, width: int, height: int, canvas: Canvas | None = None
     canvas = canvas or Canvas.of(width, height)
     image = Image.new("RGB", (canvas.width, canvas.height))
     draw = ImageDraw.Draw(image)
-    for p in arrange(scene):
-        if p.thing.kind != "figure":
+    turn = np.radians(VIEWS[scene.view])
+    for thing, column, row in arrange(scene):
+        if thing.kind != "figure":
             continue
+        (right, down), (_, middle), scale = foot(column, row), foot(0, 1), SIZES[thing.size]
         at = {}
-        for name, (x, y) in joints(p.thing.pose).items():
-            u, v = project(p.x + p.scale * x * np.cos(p.yaw), p.scale * y, p.z - p.scale * x * np.sin(p.yaw))
-            at[name] = (u - canvas.left, v - canvas.top)
+        for name, (x, y) in joints(thing.pose).items():
+            u, v = project(scale * x * np.cos(turn), scale * y, PIVOT - scale * x * np.sin(turn))
+            at[name] = (u + right - canvas.left, v + down - middle - canvas.top)
         for a, b, color in LIMBS:
             draw.line([at[a], at[b]], color, 4)
         for x, y in at.values():
