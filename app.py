@@ -8,6 +8,7 @@ import argparse
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from dimoo.pipeline import Pipeline
 from dimoo.tasks import Request
 from dimoo.ui.cards import duration, from_the_card, on_the_card
 from dimoo.ui.page import QUEUE_LENGTH, build_page, launch_options
+from dimoo.ui.switch import Switch
 
 ON_SPACE = "SPACE_ID" in os.environ
 QUEUE_BEFORE_A_CARD = 64  # requests; where a picture takes seconds more people can wait
@@ -32,6 +34,10 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint", metavar="NAME", default=default_checkpoint(),
         help=f"folder, hub id or hub id@revision (default: {VARIABLE}, or else the built-in one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--offer", metavar="NAME,NAME", default=os.environ.get("DIMOO_OFFER", ""),
+        help="checkpoints that anyone on the page may put in the place of this one",
     )  # fmt: skip
     parser.add_argument("--device", help="cpu or cuda (default: what there is)")
     parser.add_argument("--quantize", metavar="int8|nf4", help="keep the transformer's weights in 8 or 4 bits")
@@ -80,34 +86,66 @@ def reserved_runner(pipeline: Pipeline) -> Callable[[Request, str], Iterator[Fra
 
 def build(checkpoint: str, device: str | None = None, quantize: str | None = None, offload: bool = False) -> gr.Blocks:
     """The page for a checkpoint, ready to launch."""
-    pipeline = load(checkpoint, device, quantize=quantize, offload=offload)
+    return page_of(load(checkpoint, device, quantize=quantize, offload=offload))
+
+
+def page_of(pipeline: Pipeline, switch: Switch | None = None) -> gr.Blocks:
     waiting = QUEUE_BEFORE_A_CARD if pipeline.model.device.type == "cuda" else QUEUE_LENGTH
-    return build_page(reserved_runner(pipeline), pipeline.check, pipeline.defaults, waiting)
+    return build_page(reserved_runner(pipeline), pipeline.check, pipeline.defaults, waiting, switch)
+
+
+def offered(arguments: argparse.Namespace, load: Callable[[str], Pipeline]) -> Switch | None:
+    """What may be switched to, the checkpoint of the start among it. Raises DimooError where nothing can be."""
+    names = [name.strip() for name in arguments.offer.split(",") if name.strip()]
+    if names and os.environ.get("SPACES_ZERO_GPU"):
+        raise DimooError("Where graphics cards are shared the checkpoint is the one of the start: do without --offer.")
+    return Switch([arguments.checkpoint, *names], load) if names else None
 
 
 def serve(page: gr.Blocks, **options: Any) -> str:
     """Launches the page in the background and returns its address. /healthz answers as soon as it does."""
     server, address, _ = page.launch(prevent_thread_lock=True, **launch_options(), **options)
-    server.add_api_route("/healthz", lambda: {"status": "ok"}, include_in_schema=False)
+    health = {"status": "ok", "since": time.time()}
+    server.add_api_route("/healthz", lambda: health, include_in_schema=False)
     return address
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = options().parse_args(argv)
+
+    def load_as_asked(name: str) -> Pipeline:
+        return load(name, arguments.device, quantize=arguments.quantize, offload=arguments.offload)
+
     try:
         auth = credentials(arguments.auth)
         check_port(arguments.host, arguments.port)
-        page = build(arguments.checkpoint, arguments.device, arguments.quantize, arguments.offload)
+        switch = offered(arguments, load_as_asked)
+        pipeline = load_as_asked(arguments.checkpoint)
     except DimooError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
-    address = serve(
-        page, server_name=arguments.host, server_port=arguments.port, share=arguments.share, auth=auth,
-        root_path=arguments.root_path,
-    )  # fmt: skip
-    print(f"Lumina-DiMOO is ready on {address}", flush=True)
-    page.block_thread()
+    while pipeline:
+        page = page_of(pipeline, switch)
+        address = serve(
+            page, server_name=arguments.host, server_port=arguments.port, share=arguments.share, auth=auth,
+            root_path=arguments.root_path,
+        )  # fmt: skip
+        print(f"Lumina-DiMOO is ready on {address}", flush=True)
+        pipeline = following(page, switch)
     return 0
+
+
+def following(page: gr.Blocks, switch: Switch | None) -> Pipeline | None:
+    """Serves the page until another checkpoint takes its place, or, None, the program is to end."""
+    if not switch:
+        page.block_thread()
+        return None
+    try:
+        pipeline = switch.wait()
+    except KeyboardInterrupt:
+        pipeline = None
+    page.close(verbose=False)
+    return pipeline
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +41,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """The real program with a checkpoint whose steps take some tens of milliseconds."""
-    folder = write_checkpoint(tmp_path_factory.mktemp("slower"), width=128, layers=4, steps=STEPS, **EVERY_TASK)
+@contextmanager
+def program(folder: Path, *options: str):
+    """The address of the real program while it serves a checkpoint."""
     port = free_port()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, str(ROOT / "app.py"), "--checkpoint", str(folder), "--port", str(port)]
+    command = [sys.executable, str(ROOT / "app.py"), "--checkpoint", str(folder), "--port", str(port), *options]
     began = time.monotonic()
     process = subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.PIPE, text=True)
     address = f"http://127.0.0.1:{port}/"
@@ -61,6 +61,14 @@ def address(tmp_path_factory):
     yield address
     process.terminate()
     process.wait(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The real program with a checkpoint whose steps take some tens of milliseconds."""
+    folder = write_checkpoint(tmp_path_factory.mktemp("slower"), width=128, layers=4, steps=STEPS, **EVERY_TASK)
+    with program(folder) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -542,3 +550,28 @@ def test_a_phone_needs_no_sideways_scrolling(visit, scheme):
     )
     lightness = sum(map(int, re.findall(r"\d+", background)[:3])) / 3
     assert lightness > 200 if scheme == "light" else lightness < 60
+
+
+def test_another_checkpoint_takes_the_place_of_the_first(browser, tmp_path):
+    first = write_checkpoint(tmp_path / "first", **EVERY_TASK)
+    second = write_checkpoint(tmp_path / "second", **EVERY_TASK | {"name": "The other one"})
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    with program(first, "--offer", f"{broken},{second}") as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.locator("#switch .label-wrap").click()
+
+        def pick(name):
+            page.locator("#switch-name input").click()
+            page.get_by_role("option", name=str(name)).click()
+            page.locator("#switch-load").click()
+
+        pick(broken)
+        page.get_by_text("it has no config.json").first.wait_for()
+        pick(second)
+        page.get_by_text("The other one").first.wait_for()
+        page.locator("#generate-prompt textarea").fill("a red ball")
+        page.locator("#generate-run").click()
+        wait_for(page, "done")
+        page.close()

@@ -15,10 +15,10 @@ from dimoo.config import LLaDAConfig
 from dimoo.preview import fit
 from dimoo.train import data
 from dimoo.train import run as run_module
-from dimoo.train.data import Example, Family, Teacher, encode_families, mask_cells, name_of
+from dimoo.train.data import Example, Family, Teacher, encode_families, fingerprint, mask_cells, name_of
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, cosine
-from dimoo.train.tokenizer import Optimizer, grid_codebook, save_tokenizer
+from dimoo.train.tokenizer import Optimizer, grid_codebook, keep_local, save_tokenizer, train_tokenizer
 from dimoo.train.transformer import export, loss_of, new_model, optimizers, shares
 from dimoo.train.words import TEXT_IDS, toytown_words, write_tokenizer
 from dimoo.vocab import Vocabulary
@@ -388,13 +388,36 @@ def test_only_masked_cells_count(config, vocab, teacher):
 
 def test_convolutions_are_changed_through_their_matrices(vq):
     model = copy.deepcopy(vq).to(memory_format=torch.channels_last).train()
+    keep_local(model)
     optimizer = Optimizer(model, 0.01)
     weight = model.decoder.mid_block.resnets[0].conv1.weight
     before, ends = weight.detach().clone(), model.decoder.conv_out.weight.detach().clone()
     loss = model.reconstruct(model.latents(torch.rand(2, 3, 32, 32))).square().mean()
     optimizer.step(loss, 0.5)
     assert not torch.equal(weight, before) and not torch.equal(model.decoder.conv_out.weight, ends)
-    assert all(w.data_ptr() == m.data_ptr() for w, m in optimizer.pairs)
+    inside = model.encoder.mid_block.resnets[0].conv1.weight.detach()
+    assert not torch.equal(inside, vq.encoder.mid_block.resnets[0].conv1.weight)
+    assert inside[:, :, 1, 1].all() and inside.count_nonzero() == inside[:, :, 1, 1].numel()  # it stays local
+
+
+def test_a_far_change_leaves_codes_alone(vq):
+    model = copy.deepcopy(vq)
+    keep_local(model)
+    picture = torch.rand(1, 3, 128, 128)
+    other = picture.clone()
+    other[..., 64:] = torch.rand(1, 3, 128, 64)
+    differing = (model.latents(picture) != model.latents(other)).any(dim=1)[0].any(dim=0)
+    assert differing.tolist() == [False] * 2 + [True] * 6  # the layers that halve look a little to the right
+
+
+def test_a_decoder_is_trained_further_with_the_same_codes(vq, tmp_path):
+    save_tokenizer(vq, tmp_path / "first")
+    before = VQModel.load(tmp_path / "first")
+    for _ in range(2):  # the second time it finds that it is done
+        train_tokenizer(tmp_path / "run", 0.02, pictures=2, batch=4, codes_of=tmp_path / "first")
+    after = VQModel.load(tmp_path / "run" / "vqvae")
+    assert fingerprint(after) == fingerprint(before)
+    assert not torch.equal(after.decoder.conv_in.weight, before.decoder.conv_in.weight)
 
 
 def test_a_log_that_was_cut_off_is_read(tmp_path):

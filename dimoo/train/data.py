@@ -82,9 +82,9 @@ def _draw(shots: list[Shot]) -> list[np.ndarray]:
 
 
 def fingerprint(vq: VQModel) -> str:
-    """Of the weights: codes are those of one tokenizer only."""
+    """Of the weights that make the codes, which are those of one encoder only."""
     digest = hashlib.sha1()
-    for tensor in vq.state_dict().values():
+    for tensor in (*vq.encoder.state_dict().values(), *vq.quant_conv.state_dict().values(), vq.codebook):
         digest.update(tensor.detach().float().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
 

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dimoo.train.data import fingerprint
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, cosine, pool, replacing
 from dimoo.vq import WEIGHTS, Down, Resnet, Up, VQModel
@@ -213,7 +214,8 @@ class Optimizer:
 
     def __init__(self, model: VQModel, rate: float):
         ends = (model.encoder.conv_in, model.encoder.conv_out, model.decoder.conv_in, model.decoder.conv_out)
-        inner = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m not in ends]
+        convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3) and m not in ends]
+        inner = [m.weight for m in convolutions if m.weight.requires_grad]
         known = {id(w) for w in inner}
         self.centred = {id(conv.weight) for conv in local(model)}
         self.pairs = [(w, nn.Parameter(self.as_matrix(w, w.data))) for w in inner]
@@ -240,14 +242,30 @@ class Optimizer:
         return values[:, :, 1, 1] if id(weight) in self.centred else values.permute(0, 2, 3, 1).flatten(1)
 
 
+def new_tokenizer(codes_of: str | Path | None) -> VQModel:
+    """Fresh weights, or those of another tokenizer whose encoder, and so its codes, are to stay."""
+    if codes_of:
+        model = VQModel.load(codes_of).requires_grad_(False)
+        for part in (model.decoder, model.post_quant_conv):
+            part.requires_grad_(True)
+    else:
+        model = VQModel(CONFIG)
+        model.quantize.embedding.weight = nn.Parameter(grid_codebook(CONFIG["latent_channels"]), requires_grad=False)
+        keep_local(model)
+    return model.to(memory_format=torch.channels_last)
+
+
 def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, batch: int = 16, rate: float = 7e-4,
-                    seed: int = 0) -> VQModel:
-    """Train for `minutes` in `folder` (resumable) and leave the averaged weights in `folder/vqvae`."""
+                    seed: int = 0, codes_of: str | Path | None = None) -> VQModel:
+    """Train for `minutes` in `folder` (resumable) and leave the averaged weights in `folder/vqvae`.
+
+    codes_of: folder of a tokenizer whose decoder alone is to be trained further, so that transformers of its codes still fit.
+    """
     run = Run(folder, minutes)
+    run.made_for = f"the codes of {fingerprint(VQModel.load(codes_of))}" if codes_of else ""
     torch.manual_seed(seed)
     torch.set_flush_denormal(True)  # vanishing moments of the optimiser are a hundred times slower than zeros
-    model = VQModel(CONFIG).to(memory_format=torch.channels_last)
-    model.quantize.embedding.weight = torch.nn.Parameter(grid_codebook(CONFIG["latent_channels"]), requires_grad=False)
+    model = new_tokenizer(codes_of)
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = Optimizer(model, rate)
     drawn = kept_pool(run.folder / f"pictures-{pictures}-{seed}.npy", pictures, seed)
@@ -258,9 +276,8 @@ def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, ba
         sample_grid(average, held_out, run.folder / "samples.png")
 
     run.on_save = export
-    if not run.resume(model=model, average=average, muon=optimizer.muon, adam=optimizer.adam):
+    if not run.resume(model=model, average=average, muon=optimizer.muon, adam=optimizer.adam) and not codes_of:
         start_linear(model, crops(drawn, np.random.default_rng(seed), batch, 128))
-    keep_local(model)
     while run.tick():
         rng = np.random.default_rng((seed, run.step))
         whole = run.progress > 0.8  # the last fifth sees whole pictures, borders included

@@ -14,6 +14,7 @@ from dimoo.ui.api import endpoints
 from dimoo.ui.controls import literal
 from dimoo.ui.easel import Easel
 from dimoo.ui.stage import ASSETS, asset
+from dimoo.ui.switch import Switch, build_switch
 from dimoo.ui.theme import build_theme
 from dimoo.ui.workbench import MODEL, Notes, Runner, Shop, Workbench
 
@@ -30,14 +31,18 @@ TABS: dict[str, tuple[str, Callable[[Shop], Workbench]]] = {
 }
 
 
-def build_page(run: Runner, notes: Notes, defaults: Defaults, queue_length: int = QUEUE_LENGTH) -> gr.Blocks:
+def build_page(
+    run: Runner, notes: Notes, defaults: Defaults, queue_length: int = QUEUE_LENGTH, switch: Switch | None = None
+) -> gr.Blocks:
     """The page for a checkpoint. run: (request, path of the stop sign) -> frames or answers; notes: see
-    Pipeline.check; queue_length: how many requests may wait.
+    Pipeline.check; queue_length: how many requests may wait; switch: to other checkpoints, if any are on offer.
     """
     tasks = [task for task in TABS if task in defaults.tasks]
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CACHE_SWEEP, fill_width=True) as page:
         shop = Shop(run, notes, defaults, gr.State([]), [(task, TABS[task][0]) for task in tasks])
         build_masthead(defaults)
+        if switch:
+            build_switch(switch)
         benches: dict[str, Workbench] = {}
         with gr.Tabs(elem_id="tasks") as tabs:
             for task in tasks:

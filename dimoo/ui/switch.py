@@ -1,0 +1,73 @@
+"""Another checkpoint for the whole server, where its operator offers some.
+
+It is loaded beside the present one, which goes on if that fails; then the page is built anew, for its sizes, limits and tasks
+come with the checkpoint.
+"""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+
+import gradio as gr
+
+from dimoo.errors import DimooError
+from dimoo.pipeline import Pipeline
+from dimoo.ui.stage import asset
+from dimoo.ui.workbench import MODEL, PRIVATE
+
+GRACE = 1.5  # seconds from the last word to the page until its server closes
+
+
+class Switch:
+    """names: of the checkpoints on offer; load: name -> pipeline, DimooError if that is not possible."""
+
+    def __init__(self, names: Sequence[str], load: Callable[[str], Pipeline]) -> None:
+        self.names, self.load = list(dict.fromkeys(names)), load
+        self.current = self.names[0]
+        self.loaded: SimpleQueue[Pipeline] = SimpleQueue()
+
+    def to(self, name: str) -> Iterator[str]:
+        """Loads a checkpoint for `wait` to hand out, with words on how it goes. Raises gr.Error with a sentence."""
+        if name not in self.names:
+            raise gr.Error(f"{name} is not on offer here.", print_exception=False)
+        if name == self.current:
+            raise gr.Error(f"{name} is the checkpoint that is loaded.", print_exception=False)
+        began = time.monotonic()
+        with ThreadPoolExecutor(1) as thread:
+            loading = thread.submit(self.load, name)
+            while not loading.done():
+                yield note(f"Loading {name}, for {time.monotonic() - began:.0f} s. Everyone's page opens anew when it is there.")
+                time.sleep(0.5)
+        try:
+            pipeline = loading.result()
+        except DimooError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        self.current = name
+        self.loaded.put(pipeline)
+        yield note(f"{name} is there; the page opens anew.")
+
+    def wait(self) -> Pipeline:
+        """The next pipeline that somebody asked for, when the page has been told of it."""
+        pipeline = self.loaded.get()
+        time.sleep(GRACE)
+        return pipeline
+
+
+def note(text: str) -> str:
+    return f'<p class="switch-note">{html.escape(text)}</p>'
+
+
+def build_switch(switch: Switch) -> None:
+    with gr.Accordion("Checkpoint", open=False, elem_id="switch"):
+        with gr.Row():
+            name = gr.Dropdown(
+                switch.names, value=switch.current, label="Checkpoint of this server", elem_id="switch-name",
+                info="For everyone who is here. What is running is finished first; pictures of the session go.",
+            )  # fmt: skip
+            button = gr.Button("Load", elem_id="switch-load", scale=0)
+        words = gr.HTML()
+    button.click(switch.to, name, words, **MODEL, **PRIVATE).success(js=asset("switch.js"))
