@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -61,9 +60,7 @@ class _replacing:
     def __enter__(self) -> IO[bytes]:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = tempfile.NamedTemporaryFile(
-                dir=self.path.parent, prefix=f".{self.path.name}.", delete=False
-            )
+            self.file = open(self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}"), "xb")  # noqa: SIM115
         except OSError as error:
             raise DimooError(f"Cannot write {self.path}: {error.strerror}.") from error
         return self.file
@@ -73,9 +70,6 @@ class _replacing:
         temporary = Path(self.file.name)
         try:
             if error is None:
-                umask = os.umask(0)
-                os.umask(umask)
-                temporary.chmod(0o666 & ~umask)  # temporary files are private, pictures are not
                 temporary.replace(self.path)
         except OSError as failure:
             raise DimooError(f"Cannot write {self.path}: {failure.strerror}.") from failure
