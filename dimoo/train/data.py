@@ -10,8 +10,9 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from torch import Tensor
 
 from dimoo import layout
 from dimoo.tasks import Edit
-from dimoo.train.run import pool
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.world.language import DESCRIBE, benchmark_prompts, caption, captioned_scene, description, questions
@@ -100,12 +100,10 @@ def encode_families(vq: VQModel, folder: Path, families: list[Family]) -> dict[s
     missing = [shots for shots in missing if shots]
     if missing:
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        with pool(max(1, (os.cpu_count() or 2) - 1)) as workers:
-            for i, (shots, drawn) in enumerate(zip(missing, workers.imap(_draw, missing, chunksize=8), strict=True)):
-                for shot, rgb in zip(shots, drawn, strict=True):
-                    image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float().div_(255)
-                    known[name_of(shot)] = vq.encode(image)[0].to(torch.int16).numpy()
+        torch.set_num_threads(1)  # a family to each processor is faster than all processors on one
+        with ThreadPoolExecutor(os.cpu_count()) as workers:
+            for i, codes in enumerate(workers.map(partial(_codes, vq), missing)):
+                known |= codes
                 if i % 500 == 0:
                     print(f"encoded {i} of {len(missing)} families", file=sys.stderr, flush=True)
         torch.set_num_threads(threads)
@@ -113,6 +111,11 @@ def encode_families(vq: VQModel, folder: Path, families: list[Family]) -> dict[s
         np.savez_compressed(temporary, **known)
         os.replace(temporary, path)
     return known
+
+
+def _codes(vq: VQModel, shots: list[Shot]) -> dict[str, np.ndarray]:
+    images = [torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float().div_(255) for rgb in _draw(shots)]
+    return {name_of(shot): vq.encode(image)[0].to(torch.int16).numpy() for shot, image in zip(shots, images, strict=True)}
 
 
 @dataclass(frozen=True)
