@@ -75,6 +75,12 @@ def test_wanted_attributes_are_kept():
         assert all(getattr(thing, name) == value for name, value in fixed.items())
 
 
+def test_no_more_things_than_there_is_room_for():
+    house = {"kind": "house", "size": "large"}
+    scene = random_scene(np.random.default_rng(0), 12, 3, wanted=(house,) * 3)
+    assert [thing.kind for thing in scene.things] == ["house"] * 2
+
+
 # renders
 
 
