@@ -12,6 +12,7 @@ import torch
 import dimoo
 from dimoo import layout
 from dimoo.config import LLaDAConfig
+from dimoo.model import rotary_tables, rotate
 from dimoo.preview import fit
 from dimoo.train import data
 from dimoo.train import run as run_module
@@ -19,7 +20,7 @@ from dimoo.train.data import Example, Family, Teacher, encode_families, fingerpr
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, cosine
 from dimoo.train.tokenizer import Optimizer, grid_codebook, keep_local, save_tokenizer, train_tokenizer
-from dimoo.train.transformer import export, loss_of, new_model, optimizers, shares
+from dimoo.train.transformer import NEIGHBOURS, SIZE, export, loss_of, new_model, optimizers, shares
 from dimoo.train.words import TEXT_IDS, toytown_words, write_tokenizer
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
@@ -384,6 +385,23 @@ def test_only_masked_cells_count(config, vocab, teacher):
     logits = model.model["transformer"]["ff_out"](hidden)
     target = torch.cat([example.targets[mask] for example, mask in zip(examples, masked, strict=True)])
     torch.testing.assert_close(loss, torch.logsumexp(logits, 0) - logits[target], atol=1e-4, rtol=1e-4)
+
+
+def test_new_heads_look_at_neighbours():
+    config = LLaDAConfig(**SIZE, vocab_size=TEXT_IDS + 64, embedding_size=TEXT_IDS + 64, codebook_size=64)
+    model = new_model(config, grid_codebook(3), seed=0)
+    ids = torch.randint(0, TEXT_IDS + 64, (200,))
+    cos, sin = rotary_tables(torch.arange(200), config.head_dim, config.rope_theta)
+    here = torch.arange(40, 160)
+    with torch.inference_mode():
+        x = model.model["transformer"]["wte"](ids)
+        for layer, offsets in enumerate(NEIGHBOURS):
+            block = model.model["transformer"]["blocks"][layer]
+            h = block.attn_norm(x)
+            q, k = (rotate(p(h).view(200, config.n_heads, -1), cos, sin) for p in (block.q_proj, block.k_proj))
+            weights = (torch.einsum("qhd,khd->hqk", q, k) / config.head_dim**0.5).softmax(-1)
+            for head, offset in enumerate(offsets):
+                assert weights[head, here, here + offset].min() > 0.7
 
 
 def test_convolutions_are_changed_through_their_matrices(vq):

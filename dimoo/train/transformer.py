@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dimoo.checkpoint import load
 from dimoo.config import LLaDAConfig
-from dimoo.model import DiMOO
+from dimoo.model import Block, DiMOO
 from dimoo.packed import Packed
 from dimoo.preview import Preview, fit
 from dimoo.tasks import Generate
@@ -30,7 +30,11 @@ from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.world import scene as world
 
-SIZE = {"d_model": 192, "n_heads": 3, "n_kv_heads": 3, "n_layers": 8, "mlp_hidden_size": 576}
+SIZE = {"d_model": 192, "n_heads": 6, "n_kv_heads": 6, "n_layers": 8, "mlp_hidden_size": 576, "rope_theta": 1000.0}
+
+_ROW = 17
+NEIGHBOURS = (-1, 1, -_ROW, _ROW), (1 - _ROW, _ROW - 1, -1 - _ROW, 1 + _ROW)
+"""Which tokens the first heads of every other layer look at to begin with: the cells around, in pictures 16 cells wide."""
 
 ROWS_RATE = 0.1
 """Learning rate of embedding and head, in parts of the others'."""
@@ -82,8 +86,26 @@ DEMO = {
 }  # fmt: skip
 
 
+def look_at(block: Block, head: int, offset: int, theta: float, share: float = 0.3, sharpness: float = 5.0) -> None:
+    """Initialise a head of a block to attend to the token `offset` places further on, whatever the tokens are.
+
+    It reads nothing but channel 0, which is `share` of the norm of every embedding's other channels. Its queries and keys are
+    then constants, and rotated against each other such that their product is largest at that distance (after the idea of
+    ConViT, d'Ascoli et al., arXiv 2103.10697).
+    """
+    constant = (block.q_proj.in_features * share**2 / (1 + share**2)) ** 0.5  # channel 0 after the norm
+    half = block.head_dim // 2
+    frequencies = theta ** -(torch.arange(half) / half)
+    length = (sharpness * block.head_dim**0.5 * frequencies).sqrt() / constant
+    rows = slice(head * block.head_dim, (head + 1) * block.head_dim)
+    block.k_proj.weight[rows, 0] = torch.cat([length, torch.zeros(half)])
+    block.q_proj.weight[rows, 0] = torch.cat([length * (frequencies * offset).cos(), length * (frequencies * offset).sin()])
+
+
 def new_model(config: LLaDAConfig, codebook: Tensor, seed: int) -> DiMOO:
-    """Fresh weights: zero output projections; rows of image codes that are alike where their code vectors are."""
+    """Fresh weights: zero output projections; rows of image codes that are alike where their code vectors are; heads that look
+    at neighbouring cells, which it would otherwise take thousands of steps to find.
+    """
     torch.manual_seed(seed)
     model = DiMOO(config)
     body = model.model["transformer"]
@@ -97,6 +119,11 @@ def new_model(config: LLaDAConfig, codebook: Tensor, seed: int) -> DiMOO:
         for weight in (body["wte"].weight, body["ff_out"].weight):
             projection = torch.randn(features.shape[1], weight.shape[1]) / features.shape[1] ** 0.5
             weight[config.image_offset :] = 0.05 * (features @ projection) + 0.005 * torch.randn(len(features), weight.shape[1])
+        embedding = body["wte"].weight
+        embedding[:, 0] = 0.3 * embedding[:, 1:].norm(dim=1)
+        for i, block in enumerate(body["blocks"]):
+            for head, offset in enumerate(NEIGHBOURS[i % len(NEIGHBOURS)][: config.n_heads - 1]):
+                look_at(block, head, offset, config.rope_theta)
     return model
 
 
