@@ -190,7 +190,7 @@ def test_pictures_are_encoded_once(vq, tmp_path, monkeypatch):
     rgb = torch.from_numpy(family.base.draw())
     expected = vq.encode(rgb.permute(2, 0, 1)[None].float() / 255)[0]
     np.testing.assert_array_equal(first[name_of(family.base)], expected)
-    monkeypatch.setattr(data, "pool", lambda workers: pytest.fail("drawn again"))
+    monkeypatch.setattr(data, "_draw", lambda shots: pytest.fail("drawn again"))
     again = encode_families(vq, tmp_path, [family])
     np.testing.assert_array_equal(again[name_of(family.base)], expected)
     other = copy.deepcopy(vq)
@@ -401,7 +401,7 @@ def test_new_heads_look_at_neighbours():
             q, k = (rotate(p(h).view(200, config.n_heads, -1), cos, sin) for p in (block.q_proj, block.k_proj))
             weights = (torch.einsum("qhd,khd->hqk", q, k) / config.head_dim**0.5).softmax(-1)
             for head, offset in enumerate(offsets):
-                assert weights[head, here, here + offset].min() > 0.7
+                assert weights[head, here, here + offset].mean() > 0.8
 
 
 def test_convolutions_are_changed_through_their_matrices(vq):
