@@ -20,7 +20,7 @@ from dimoo.train.data import Example, Family, Teacher, encode_families, fingerpr
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, cosine
 from dimoo.train.tokenizer import Optimizer, grid_codebook, keep_local, save_tokenizer, train_tokenizer
-from dimoo.train.transformer import NEIGHBOURS, SIZE, export, loss_of, new_model, optimizers, shares
+from dimoo.train.transformer import GIVEN, NEIGHBOURS, SIZE, export, loss_of, new_model, optimizers, shares
 from dimoo.train.words import TEXT_IDS, toytown_words, write_tokenizer
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
@@ -385,6 +385,17 @@ def test_only_masked_cells_count(config, vocab, teacher):
     logits = model.model["transformer"]["ff_out"](hidden)
     target = torch.cat([example.targets[mask] for example, mask in zip(examples, masked, strict=True)])
     torch.testing.assert_close(loss, torch.logsumexp(logits, 0) - logits[target], atol=1e-4, rtol=1e-4)
+
+
+def test_given_pictures_lie_where_heads_look(vocab):
+    for rows, columns in ((16, 16), (10, 16)):
+        given, target = torch.zeros(rows, columns).long(), torch.full((rows, columns), 7)
+        branch = layout.image_to_image(vocab, "Edit.", "make it blue", [given], rows, columns, target)[0]
+        cell = branch.cells[5]
+        assert branch.ids[cell] == 7 + vocab.image_offset
+        offset = GIVEN[(16, 10).index(rows)]
+        assert (branch.ids[branch.cells + offset] == vocab.image_offset).all()
+        assert branch.ids[branch.cells[0] + offset - 1] == vocab.ids.boi
 
 
 def test_new_heads_look_at_neighbours():

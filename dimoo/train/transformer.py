@@ -35,6 +35,8 @@ SIZE = {"d_model": 192, "n_heads": 6, "n_kv_heads": 6, "n_layers": 8, "mlp_hidde
 _ROW = 17
 NEIGHBOURS = (-1, 1, -_ROW, _ROW), (1 - _ROW, _ROW - 1, -1 - _ROW, 1 + _ROW)
 """Which tokens the first heads of every other layer look at to begin with: the cells around, in pictures 16 cells wide."""
+GIVEN = tuple(-(rows * (columns + 1) + 4) for rows, columns in ((16, 16), (10, 16)))
+"""Those that the last heads of the third layer look at: the same cell of a given picture, after which come `</user>` and `<answer>`."""
 
 ROWS_RATE = 0.1
 """Learning rate of embedding and head, in parts of the others'."""
@@ -104,7 +106,7 @@ def look_at(block: Block, head: int, offset: int, theta: float, share: float = 0
 
 def new_model(config: LLaDAConfig, codebook: Tensor, seed: int) -> DiMOO:
     """Fresh weights: zero output projections; rows of image codes that are alike where their code vectors are; heads that look
-    at neighbouring cells, which it would otherwise take thousands of steps to find.
+    at neighbouring cells and at the same cell of a given picture, which it would otherwise take thousands of steps to find.
     """
     torch.manual_seed(seed)
     model = DiMOO(config)
@@ -124,6 +126,9 @@ def new_model(config: LLaDAConfig, codebook: Tensor, seed: int) -> DiMOO:
         for i, block in enumerate(body["blocks"]):
             for head, offset in enumerate(NEIGHBOURS[i % len(NEIGHBOURS)][: config.n_heads - 1]):
                 look_at(block, head, offset, config.rope_theta)
+        if config.n_layers > 2 and config.n_heads > 5:
+            for head, offset in enumerate(GIVEN, config.n_heads - len(GIVEN)):
+                look_at(body["blocks"][2], head, offset, config.rope_theta, sharpness=8.0)
     return model
 
 
