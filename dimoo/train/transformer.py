@@ -36,7 +36,7 @@ _ROW = 17
 NEIGHBOURS = (-1, 1, -_ROW, _ROW), (1 - _ROW, _ROW - 1, -1 - _ROW, 1 + _ROW)
 """Which tokens the first heads of every other layer look at to begin with: the cells around, in pictures 16 cells wide."""
 GIVEN = tuple(-(rows * (columns + 1) + 4) for rows, columns in ((16, 16), (10, 16)))
-"""Those that the last heads of the third layer look at: the same cell of a given picture, after which come `</user>` and `<answer>`."""
+"""Those that the last heads of the third layer look at: the same cell of a given picture; `</user>` and `<answer>` follow it."""
 
 ROWS_RATE = 0.1
 """Learning rate of embedding and head, in parts of the others'."""
