@@ -66,7 +66,7 @@ def build_switch(switch: Switch) -> None:
         with gr.Row():
             name = gr.Dropdown(
                 switch.names, value=switch.current, label="Checkpoint of this server", elem_id="switch-name",
-                info="For everyone who is here. What is running is finished first; pictures of the session go.",
+                info="For everyone who is here. What is running is finished first; the session's pictures are lost.",
             )  # fmt: skip
             button = gr.Button("Load", elem_id="switch-load", scale=0)
         words = gr.HTML()
