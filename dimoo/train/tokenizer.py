@@ -262,10 +262,11 @@ def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, ba
     codes_of: folder of a tokenizer whose decoder alone is to be trained further, so that transformers of its codes still fit.
     """
     run = Run(folder, minutes)
-    run.made_for = f"the codes of {fingerprint(VQModel.load(codes_of))}" if codes_of else ""
     torch.manual_seed(seed)
     torch.set_flush_denormal(True)  # vanishing moments of the optimiser are a hundred times slower than zeros
     model = new_tokenizer(codes_of)
+    if codes_of:
+        run.made_for = f"the codes of {fingerprint(model)}"
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = Optimizer(model, rate)
     drawn = kept_pool(run.folder / f"pictures-{pictures}-{seed}.npy", pictures, seed)

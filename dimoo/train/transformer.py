@@ -38,6 +38,9 @@ NEIGHBOURS = (-1, 1, -_ROW, _ROW), (1 - _ROW, _ROW - 1, -1 - _ROW, 1 + _ROW)
 GIVEN = tuple(-(rows * (columns + 1) + 4) for rows, columns in ((16, 16), (10, 16)))
 """Those that the last heads of the third layer look at: the same cell of a given picture; `</user>` and `<answer>` follow it."""
 
+CONSTANT = 0.3
+"""Channel 0 of every embedding, in parts of the norm of its other channels: what heads read that go by place alone."""
+
 ROWS_RATE = 0.1
 """Learning rate of embedding and head, in parts of the others'."""
 
@@ -88,14 +91,13 @@ DEMO = {
 }  # fmt: skip
 
 
-def look_at(block: Block, head: int, offset: int, theta: float, share: float = 0.3, sharpness: float = 5.0) -> None:
+def look_at(block: Block, head: int, offset: int, theta: float, sharpness: float = 5.0) -> None:
     """Initialise a head of a block to attend to the token `offset` places further on, whatever the tokens are.
 
-    It reads nothing but channel 0, which is `share` of the norm of every embedding's other channels. Its queries and keys are
-    then constants, and rotated against each other such that their product is largest at that distance (after the idea of
-    ConViT, d'Ascoli et al., arXiv 2103.10697).
+    It reads nothing but channel 0, which is CONSTANT in every embedding. Its queries and keys are then constants, and rotated
+    against each other such that their product is largest at that distance (after ConViT, d'Ascoli et al., arXiv 2103.10697).
     """
-    constant = (block.q_proj.in_features * share**2 / (1 + share**2)) ** 0.5  # channel 0 after the norm
+    constant = (block.q_proj.in_features * CONSTANT**2 / (1 + CONSTANT**2)) ** 0.5  # channel 0 after the norm
     half = block.head_dim // 2
     frequencies = theta ** -(torch.arange(half) / half)
     length = (sharpness * block.head_dim**0.5 * frequencies).sqrt() / constant
@@ -122,7 +124,7 @@ def new_model(config: LLaDAConfig, codebook: Tensor, seed: int) -> DiMOO:
             projection = torch.randn(features.shape[1], weight.shape[1]) / features.shape[1] ** 0.5
             weight[config.image_offset :] = 0.05 * (features @ projection) + 0.005 * torch.randn(len(features), weight.shape[1])
         embedding = body["wte"].weight
-        embedding[:, 0] = 0.3 * embedding[:, 1:].norm(dim=1)
+        embedding[:, 0] = CONSTANT * embedding[:, 1:].norm(dim=1)
         for i, block in enumerate(body["blocks"]):
             for head, offset in enumerate(NEIGHBOURS[i % len(NEIGHBOURS)][: config.n_heads - 1]):
                 look_at(block, head, offset, config.rope_theta)
