@@ -84,12 +84,8 @@ def reserved_runner(pipeline: Pipeline) -> Callable[[Request, str], Iterator[Fra
     return from_the_card(spaces.GPU(duration=duration(pipeline))(on_the_card(pipeline)), pipeline)
 
 
-def build(checkpoint: str, device: str | None = None, quantize: str | None = None, offload: bool = False) -> gr.Blocks:
-    """The page for a checkpoint, ready to launch."""
-    return page_of(load(checkpoint, device, quantize=quantize, offload=offload))
-
-
-def page_of(pipeline: Pipeline, switch: Switch | None = None) -> gr.Blocks:
+def build(pipeline: Pipeline, switch: Switch | None = None) -> gr.Blocks:
+    """The page for a loaded checkpoint, ready to launch."""
     waiting = QUEUE_BEFORE_A_CARD if pipeline.model.device.type == "cuda" else QUEUE_LENGTH
     return build_page(reserved_runner(pipeline), pipeline.check, pipeline.defaults, waiting, switch)
 
@@ -103,7 +99,7 @@ def offered(arguments: argparse.Namespace, load: Callable[[str], Pipeline]) -> S
 
 
 def serve(page: gr.Blocks, **options: Any) -> str:
-    """Launches the page in the background and returns its address. /healthz answers as soon as it does."""
+    """Launches the page in the background and returns its address. /healthz answers from a moment later on."""
     server, address, _ = page.launch(prevent_thread_lock=True, **launch_options(), **options)
     health = {"status": "ok", "since": time.time()}
     server.add_api_route("/healthz", lambda: health, include_in_schema=False)
@@ -125,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
     while pipeline:
-        page = page_of(pipeline, switch)
+        page = build(pipeline, switch)
         address = serve(
             page, server_name=arguments.host, server_port=arguments.port, share=arguments.share, auth=auth,
             root_path=arguments.root_path,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # How a tokenizer of whole words is written out: no space before the first of these, nor after the second.
 CLOSING, OPENING = frozenset(".,;:?!)]'-/"), frozenset("(['-/")
+RESERVED = re.compile(r"<\|?reserved_\w+\|?>")  # names of ids that a tokenizer keeps free
 LONGEST_CHARACTER = 4  # bytes, and so tokens, that a character may be spread over
 
 
@@ -107,13 +108,14 @@ class Vocabulary:
 
     @cached_property
     def never_in_answers(self) -> tuple[int, ...]:
-        """Ids that must not appear in a text answer: the unknown word, ids that are no token, and special ones.
+        """Ids that must not appear in a text answer: the unknown word, ids without a word, and special ones.
 
         Of the special ones those that end an answer, or fill it, are allowed.
         """
         added = [i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special and i < self.image_offset]
         unknown = [] if self.tokenizer.unk_token_id is None else [self.tokenizer.unk_token_id]
-        never = {*astuple(self.ids), *added, *unknown, *range(len(self.tokenizer), self.image_offset)}
+        unused = [i for token, i in self.tokenizer.get_vocab().items() if RESERVED.fullmatch(token)]
+        never = {*astuple(self.ids), *added, *unknown, *unused, *range(len(self.tokenizer), self.image_offset)}
         return tuple(sorted(never - {*self.answer_ends, self.ids.pad}))
 
     def encode(self, text: str) -> list[int]:

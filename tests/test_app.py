@@ -15,6 +15,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 import app
+from dimoo.checkpoint import load
 from dimoo.metadata import read_settings
 from dimoo.tasks import Generate
 from dimoo.ui.cards import LONGEST_RESERVATION
@@ -30,7 +31,7 @@ def every_task(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(every_task):
-    page = app.build(str(every_task), "cpu")
+    page = app.build(load(str(every_task), "cpu"))
     yield app.serve(page, server_name="127.0.0.1")
     page.close()
 
@@ -119,7 +120,7 @@ def test_endpoints_need_what_cannot_be_guessed_only(client):
 
 
 def test_endpoints_are_documented(every_task):
-    info = app.build(str(every_task), "cpu").get_api_info()["named_endpoints"]
+    info = app.build(load(str(every_task), "cpu")).get_api_info()["named_endpoints"]
     for name, endpoint in info.items():
         assert endpoint["description"].endswith("Lumina-DiMOO.") or "with Lumina-DiMOO" in endpoint["description"], name
         assert endpoint["parameters"]
@@ -231,7 +232,7 @@ def test_a_client_that_hangs_up_frees_the_model(client):
 
 
 def test_the_plumbing_is_no_public_endpoint(every_task):
-    page = app.build(str(every_task), "cpu")
+    page = app.build(load(str(every_task), "cpu"))
     for function in page.fns.values():
         assert function.api_visibility == ("public" if function.api_name in TASKS else "private")
     on_model = [f for f in page.fns.values() if f.concurrency_id == "model"]

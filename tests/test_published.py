@@ -137,7 +137,7 @@ def test_the_command_line(task, small, files, tmp_path):
 
 
 def test_the_page(small, files):
-    page = app.build(str(small), "cpu")
+    page = app.build(load(str(small), "cpu"))
     photo, mask = (handle_file(files[name]) for name in ("photo", "mask"))
     try:
         client = Client(app.serve(page, server_name="127.0.0.1"), verbose=False)

@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import app
-from dimoo.checkpoint import PUBLISHED, ROOT
+from dimoo.checkpoint import PUBLISHED, ROOT, load
 from dimoo.errors import DimooError
 from dimoo.tasks import Chat, Generate
 from dimoo.ui import cards
@@ -135,7 +135,7 @@ def test_reservations_grow_with_the_work(pipeline, monkeypatch):
 
 
 def test_it_runs_behind_the_path_of_a_proxy(checkpoint):
-    page = app.build(str(checkpoint), "cpu")
+    page = app.build(load(str(checkpoint), "cpu"))
     address = app.serve(page, server_name="127.0.0.1", root_path="/dimoo")
     try:
         for path, wanted in {"": "/dimoo", "config": "/dimoo", "healthz": "ok"}.items():

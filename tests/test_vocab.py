@@ -137,6 +137,12 @@ def test_ids_that_are_no_token_are_never_in_answers(tmp_path):
     assert len(vocab.tokenizer) + 3 == vocab.image_offset
 
 
+def test_ids_kept_free_are_never_in_answers(tmp_path):
+    first = {"<reserved_0>": 8, "<|reserved_token_1|>": 9}
+    vocab = load(words_tokenizer(first_ids=first), tmp_path)
+    assert {8, 9} <= set(vocab.never_in_answers)
+
+
 def test_words_are_joined_as_one_writes_them(tmp_path):
     vocab = load(words_tokenizer(), tmp_path)
     ids = vocab.encode("a red ball, a house.")

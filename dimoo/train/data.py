@@ -114,7 +114,7 @@ def encode_families(vq: VQModel, folder: Path, families: list[Family]) -> dict[s
 
 
 def _codes(vq: VQModel, shots: list[Shot]) -> dict[str, np.ndarray]:
-    images = [torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float().div_(255) for rgb in _draw(shots)]
+    images = [torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float().div_(255) for rgb in _draw(shots)]
     return {name_of(shot): vq.encode(image)[0].to(torch.int16).numpy() for shot, image in zip(shots, images, strict=True)}
 
 

@@ -136,8 +136,8 @@ def new_model(config: LLaDAConfig, codebook: Tensor, seed: int) -> DiMOO:
 
 def shares(tasks: str, progress: float) -> dict[str, float]:
     """How many of the examples are of which kind; see `Teacher`. Crowded pictures come first: they teach what things are."""
-    kinds = {"generate": 1.0} if tasks == "generate" else {"generate": 0.3, "chat": 0.3, "lesson": 0.4}
-    crowd = (0.7 if tasks == "generate" else 0.3) if progress < 0.5 else 0.15
+    kinds = {"generate": 1.0} if tasks == "generate" else {"generate": 0.35, "chat": 0.25, "lesson": 0.4}
+    crowd = (0.7 if tasks == "generate" else 0.25) if progress < 0.6 else 0.12
     return {"crowd": crowd} | {kind: (1 - crowd) * share for kind, share in kinds.items()}
 
 
@@ -192,7 +192,7 @@ def sample_grid(checkpoint: Path, path: Path, count: int = 4) -> None:
 
 
 def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float, tasks: str = "all", scenes: int = 4000,
-                      taught: int = 1000, tokens: int = 3200, rate: float = 4e-3, seed: int = 0,
+                      taught: int = 3000, tokens: int = 3200, rate: float = 4e-3, seed: int = 0,
                       size: dict | None = None) -> DiMOO:
     """Train for `minutes` in `folder` (resumable); leaves a checkpoint in `folder/checkpoint`.
 
