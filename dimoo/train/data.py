@@ -31,6 +31,8 @@ from dimoo.world.scene import random_scene
 
 SIZES = {(16, 16): 0.45, (10, 16): 0.35, (12, 20): 0.05, (20, 12): 0.05, (14, 18): 0.05, (18, 14): 0.05}
 """Rows and columns of the pictures, with their shares. Things fill more of the low ones, which makes those cheap lessons."""
+TAUGHT = (16, 16)
+"""Rows and columns of most lessons: a given picture's cells are always equally far from the same cells of the new one."""
 CROWDED = (10, 16)
 """Rows and columns of crowded pictures: many things on little ground, the cheapest way to learn what things look like."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
@@ -169,9 +171,11 @@ class Teacher:
         branches = layout.text_to_image(self.vocab, text, base.rows, base.columns)
         return self._picture(branches[1] if rng.random() < UNCONDITIONAL else branches[0], base)
 
-    def lesson(self, rng: np.random.Generator) -> Example:
+    def lesson(self, rng: np.random.Generator) -> Example | None:
         """The published training drops text and pictures together; each is dropped alone here, as guidance will ask."""
         family = self.taught[int(rng.integers(len(self.taught)))]
+        if (family.base.rows, family.base.columns) != TAUGHT and rng.random() < 0.85:
+            return None
         lesson = family.lessons[int(rng.integers(len(family.lessons)))]
         system, text = self.words(rng, lesson)
         grids = [self.grid(shot) for shot in lesson.inputs]

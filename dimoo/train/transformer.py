@@ -22,7 +22,7 @@ from dimoo.model import Block, DiMOO
 from dimoo.packed import Packed
 from dimoo.preview import Preview, fit
 from dimoo.tasks import Generate
-from dimoo.train.data import LONG, SHORT, Example, Family, Teacher, encode_families, fingerprint, mask_cells
+from dimoo.train.data import LONG, SHORT, TAUGHT, Example, Family, Teacher, encode_families, fingerprint, mask_cells
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, replacing
 from dimoo.train.words import TEXT_IDS, write_tokenizer
@@ -35,8 +35,9 @@ SIZE = {"d_model": 192, "n_heads": 6, "n_kv_heads": 6, "n_layers": 8, "mlp_hidde
 _ROW = 17
 NEIGHBOURS = (-1, 1, -_ROW, _ROW), (1 - _ROW, _ROW - 1, -1 - _ROW, 1 + _ROW)
 """Which tokens the first heads of every other layer look at to begin with: the cells around, in pictures 16 cells wide."""
-GIVEN = tuple(-(rows * (columns + 1) + 4) for rows, columns in ((16, 16), (10, 16)))
-"""Those that the last heads of the third layer look at: the same cell of a given picture; `</user>` and `<answer>` follow it."""
+GIVEN = -(TAUGHT[0] * (TAUGHT[1] + 1) + 4)
+"""What the last two heads of the second layer look at: the same cell of a given picture, whose end, `</user>`, `<answer>` and the
+new picture's head lie between. Later layers would find it mixed with its surroundings."""
 
 CONSTANT = 0.3
 """Channel 0 of every embedding, in parts of the norm of its other channels: what heads read that go by place alone."""
@@ -128,9 +129,9 @@ def new_model(config: LLaDAConfig, codebook: Tensor, seed: int) -> DiMOO:
         for i, block in enumerate(body["blocks"]):
             for head, offset in enumerate(NEIGHBOURS[i % len(NEIGHBOURS)][: config.n_heads - 1]):
                 look_at(block, head, offset, config.rope_theta)
-        if config.n_layers > 2 and config.n_heads > 5:
-            for head, offset in enumerate(GIVEN, config.n_heads - len(GIVEN)):
-                look_at(body["blocks"][2], head, offset, config.rope_theta, sharpness=8.0)
+        if config.n_layers > 1 and config.n_heads > 5:
+            for head in (config.n_heads - 2, config.n_heads - 1):
+                look_at(body["blocks"][1], head, GIVEN, config.rope_theta, sharpness=8.0)
     return model
 
 
