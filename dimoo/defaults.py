@@ -29,7 +29,8 @@ class Defaults:
     0.43 to 0.9. Here numbers are exact, so temperature, with codes from the top_k likeliest only (None: all), stands for
     that; order_temperature, of the noise on the order of cells, is 1 as published. noise: one of NOISES; "published" draws
     its numbers in the published order, for comparisons (with temperature 1 and no top_k, as published). max_area: pixels
-    of the largest picture. edit_*: the same for picture to picture, whose pictures have an area of about edit_side².
+    of the largest picture. edit_*: the same for picture to picture, whose pictures have an area of about edit_side²;
+    edit_keep, which the published sampler does not have, is explained at ImageSampling.keep.
     Pictures that are asked about keep their size while their area lies between the squares of the two chat_sides.
     answer_*, short_*: tokens, tokens in a block and passes of an answer in sentences, and of one in a word or phrase.
     text_only: it can answer without a picture. instructions, questions: examples to click. words_help: a sentence on what
@@ -55,6 +56,7 @@ class Defaults:
     max_area: int = 2048 * 2048
     edit_guidance: float = 2.5
     edit_guidance_image: float = 4.0
+    edit_keep: float = 0.0
     edit_side: int = 512
     chat_sides: tuple[int, int] = (512, 1024)
     answer_length: int = 128
@@ -102,7 +104,7 @@ class Defaults:
         if task == "generate":
             values |= {"width": self.width, "height": self.height}
         if task == "edit":
-            values |= {"guidance": self.edit_guidance, "guidance_image": self.edit_guidance_image}
+            values |= {"guidance": self.edit_guidance, "guidance_image": self.edit_guidance_image, "keep": self.edit_keep}
         return values
 
     def check_area(self, width: int, height: int) -> None:

@@ -7,7 +7,7 @@ becomes codes is handed in, so that the work of a request can be reckoned withou
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -121,7 +121,10 @@ class Planner:
         def branches(codes: torch.Tensor) -> list[Branch]:
             return layout.image_to_image(self.vocab, system, text, given, *codes.shape, codes)
 
-        return Plan(grid, branches, sampling(request, self.defaults, request.guidance_image), whole(grid))
+        how = sampling(request, self.defaults, request.guidance_image)
+        if request.kind == "instruct" and request.keep:
+            how = replace(how, before=given[0].flatten(), keep=request.keep)
+        return Plan(grid, branches, how, whole(grid))
 
     def inpaint(self, request: Inpaint) -> Plan:
         """Cells that the mask touches are drawn anew, the others keep their codes, and their pixels."""

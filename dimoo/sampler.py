@@ -39,6 +39,8 @@ class ImageSampling:
     (s_txt) and s_img; 0 leaves the branch out. token_temperature: of the softmax that codes are drawn from
     (0: the most likely). order_temperature: of the noise on the order of cells. top_k: draw from the k
     likeliest codes only. reuse: keep keys, values and logits between steps (None: compute everything).
+    before, keep: (n,) long, a code of every cell, and what is added to its logit, so that a cell changes only
+    where the model is surer of the new than that; not in the paper.
     """
 
     steps: int = 64
@@ -48,6 +50,8 @@ class ImageSampling:
     order_temperature: float = 1.0
     top_k: int | None = None
     reuse: Reuse | None = None
+    before: torch.Tensor | None = field(default=None, repr=False, compare=False)
+    keep: float = 0.0
 
     def used_branches(self, branches: Sequence[Branch]) -> list[Branch]:
         """The conditional branch and those of the others that guidance does not multiply by nothing."""
@@ -163,6 +167,9 @@ def advance(
     logits: guided float32 logits (m, codes) of the masked cells.
     """
     cells = state.masked.nonzero().squeeze(-1)
+    if sampling.before is not None:
+        own = sampling.before[cells, None].to(logits.device)
+        logits = logits.scatter_add(1, own, torch.full_like(own, sampling.keep, dtype=logits.dtype))
     likely = logits.argmax(dim=-1)
     drawn = likely
     if sampling.token_temperature > 0:

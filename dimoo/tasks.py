@@ -98,7 +98,8 @@ class Edit(Draw):
     kind: instruct, an instruction in words; control, the prompt drawn along a map of edges, depth or pose (image is
     the map); subject, the object of image in a new scene; style, the content of image in the style of reference;
     predict, a map of image; view, image seen from another side. prompt is the instruction, or the prompt of control
-    and subject; the other kinds take none, and only style a reference. map is for control and predict, direction for view.
+    and subject; the other kinds take none, and only style a reference. map is for control and predict, direction for view,
+    keep for instruct.
     """
 
     task: ClassVar[str] = "edit"
@@ -116,6 +117,9 @@ class Edit(Draw):
     direction: str = knob(Choice("Direction", "From where to look.", DIRECTIONS), "left")
     guidance_image: float | None = knob(
         Real("Picture guidance", "How strongly the result follows the given picture; 0 switches it off.", 0, 20), None
+    )
+    keep: float | None = knob(
+        Real("Keep", "How sure the model must be of a change that an instruction asks for; 0 leaves it free.", 0, 20), None
     )
 
     def __post_init__(self) -> None:

@@ -106,6 +106,13 @@ def test_edits_have_two_guidance_scales_of_their_own(planner):
     assert [len(branch.ids) for branch in used] == [len(plan.branches(plan.grid)[i].ids) for i in (0, 2)]
 
 
+def test_instructions_may_hold_on_to_what_they_start_from(planner):
+    plan = draw(planner, Edit(flat(256, 256, 7), prompt="a ball", keep=1.5))
+    assert plan.sampling.keep == 1.5 and torch.equal(plan.sampling.before, torch.full((256,), 7))
+    for request in (Edit(flat(256, 256, 7), prompt="a ball"), Edit(flat(256, 256, 7), "view", keep=1.5)):
+        assert draw(planner, request).sampling.before is None
+
+
 def test_chance_is_that_of_the_published_sampler_unless_the_checkpoint_says_otherwise():
     def chance(demo, **fields):
         defaults = Defaults.of(demo)

@@ -180,6 +180,20 @@ def test_top_k_limits_the_draw():
     assert rank.max() == 1
 
 
+def test_cells_change_only_where_the_new_is_surer_than_what_keeps_the_old():
+    branches = [image(6, 6, prompt, ()) for prompt in ((5, 6, 7), (8,))]
+    before = torch.arange(36) % (CODES.stop - CODES.start)
+
+    def kept(keep):
+        state = run(Stub(), branches, steps=1, token_temperature=0.0, before=before, keep=keep)[-1]
+        return int((state.tokens == before).sum())
+
+    free = run(Stub(), branches)[-1].tokens
+    assert torch.equal(run(Stub(), branches, before=before, keep=0.0)[-1].tokens, free)
+    assert kept(0) < kept(8) < kept(100) == 36
+    assert torch.equal(run(Stub(), branches, before=before, keep=100.0)[-1].tokens, before)
+
+
 def test_without_order_noise_the_surest_cells_come_first():
     state = run(Stub(), [image(4, 4)], steps=2, token_temperature=0.0, order_temperature=0.0)[1]
     assert state.confidence[~state.masked].min() >= state.confidence[state.masked].max()

@@ -159,6 +159,7 @@ def test_pictures_and_masks_come_in_their_form():
     [
         Edit(PICTURE, "style", reference=PICTURE, guidance_image=2, seed=1),
         Edit(PICTURE, "view", direction="back", cache=True),
+        Edit(PICTURE, prompt="a ball", keep=2.5),
         Inpaint(PICTURE, MASK, "a ball", invert=True, grow=4, feather=0),
         Extrapolate(PICTURE, left=16, bottom=1024, count=2),
         Chat((PICTURE,), "how many?", short=True, length=5, cache=False),
@@ -195,7 +196,7 @@ def test_edits_drop_what_their_kind_does_not_use():
 
 def test_defaults_of_every_task():
     edit = Edit(PICTURE, prompt="a ball").resolve(DEFAULTS)
-    assert (edit.steps, edit.guidance, edit.guidance_image) == (64, 2.5, 4.0)
+    assert (edit.steps, edit.guidance, edit.guidance_image, edit.keep) == (64, 2.5, 4.0, 0)
     assert Inpaint(PICTURE, MASK).resolve(DEFAULTS).guidance == 4.0
     long, short = (Chat((), "how many?", short=short).resolve(DEFAULTS) for short in (False, True))
     assert (long.length, long.block, long.steps) == (128, 32, 128)

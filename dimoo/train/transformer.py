@@ -137,9 +137,10 @@ def new_model(config: LLaDAConfig, codebook: Tensor, seed: int) -> DiMOO:
 
 def shares(tasks: str, progress: float) -> dict[str, float]:
     """How many of the examples are of which kind; see `Teacher`. Crowded pictures come first: they teach what things are."""
-    kinds = {"generate": 1.0} if tasks == "generate" else {"generate": 0.35, "chat": 0.25, "lesson": 0.4}
-    crowd = (0.7 if tasks == "generate" else 0.25) if progress < 0.6 else 0.12
-    return {"crowd": crowd} | {kind: (1 - crowd) * share for kind, share in kinds.items()}
+    if tasks == "generate":
+        crowd = 0.7 if progress < 0.5 else 0.15
+        return {"crowd": crowd, "generate": 1 - crowd}
+    return {"crowd": 0.25, "generate": 0.31, "chat": 0.25, "lesson": 0.19}
 
 
 def optimizers(model: DiMOO, rate: float) -> list[torch.optim.Optimizer]:

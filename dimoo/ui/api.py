@@ -70,6 +70,7 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
         steps: int | None = None,
         guidance: float | None = None,
         guidance_image: float | None = None,
+        keep: float | None = None,
         temperature: float | None = None,
         seed: int | None = None,
         count: int = 1,
@@ -87,6 +88,7 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
             steps: passes of the model per picture
             guidance: how strongly the picture follows the words, 0 for not at all
             guidance_image: how strongly the picture follows the given one, 0 for not at all
+            keep: how sure the model must be to change a token, for the kind instruct
             temperature: chance in the choice of tokens, 0 for none
             seed: the same seed and settings give the same picture; a random one if left out
             count: how many pictures, with consecutive seeds
@@ -95,7 +97,7 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
             PNG files that carry their settings, and the settings of each; both grow picture by picture
         """
         yield from draw(shop, lambda: Edit(
-            opened(sent(image)), kind, prompt, opened(sent(reference)), map, direction, guidance_image,
+            opened(sent(image)), kind, prompt, opened(sent(reference)), map, direction, guidance_image, keep,
             steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache,
         ))  # fmt: skip
 

@@ -53,7 +53,7 @@ def build(shop: Shop) -> Easel:
             prompts = prompt_chips(defaults.prompts, prompt, "edit-prompts", visible=False)
             controls["direction"] = control(Edit, "direction", defaults, visible=False)
             easel.build_buttons("Edit")
-            names = ["count", "steps", "guidance", "guidance_image", "temperature", "cache"]
+            names = ["count", "steps", "guidance", "guidance_image", "keep", "temperature", "cache"]
             settings_panel(easel, Edit, defaults, names)
         with gr.Column(scale=7, min_width=320, elem_classes=["result"]):
             easel.build_result(HINT)
