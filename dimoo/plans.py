@@ -154,6 +154,7 @@ class Planner:
         return Talk(question, branch, TextSampling(
             steps=request.steps, block=request.block, reuse=request.cache,
             never=self.vocab.never_in_answers, ends=self.vocab.answer_ends,
+            not_first=(*self.vocab.answer_ends, self.vocab.ids.pad),
         ))  # fmt: skip
 
     def _by_prompt(self, prompt: str) -> Callable[[torch.Tensor], list[Branch]]:

@@ -193,7 +193,8 @@ class TextSampling:
     steps: passes for the whole answer, shared out evenly over its blocks of `block` tokens. threshold:
     commit also every token of the block at least this probable, which saves passes (None: only the equal
     shares). reuse: after the first pass of a block compute only the block's rows and keep the keys and
-    values of everything else. never: ids that may not be produced. ends: ids that end an answer; once
+    values of everything else. never: ids that may not be produced; not_first: nor these as the first token,
+    lest an answer be empty. ends: ids that end an answer; once
     nothing before the first end is masked the visible answer cannot change any more and the loop stops.
     """
 
@@ -202,6 +203,7 @@ class TextSampling:
     threshold: float | None = None
     reuse: bool = False
     never: tuple[int, ...] = ()
+    not_first: tuple[int, ...] = ()
     ends: tuple[int, ...] = ()
 
 
@@ -249,7 +251,8 @@ def unmask_text(
                 break
             queries = None if cache is None or cache.empty else cells
             logits = forward(Packed.of([ids]), masked, vocab, cache, queries)
-            sure, tokens = surest(logits, sampling.never)
+            at_start = bool(masked[0] == branch.cells[0])
+            sure, tokens = surest(logits, sampling.never, sampling.not_first if at_start else ())
             chosen = sure.topk(min(count, len(masked))).indices
             if sampling.threshold is not None:
                 chosen = torch.cat([chosen, (sure >= sampling.threshold).nonzero().squeeze(-1)]).unique()

@@ -95,11 +95,17 @@ def transfer_counts(tokens: int, steps: int) -> list[int]:
     return [share + (step < rest) for step in range(steps)]
 
 
-def surest(logits: torch.Tensor, never: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Probability and id of the likeliest token of each row of logits (n, vocabulary); (n,) on the CPU."""
-    if never:
+def surest(
+    logits: torch.Tensor, never: Sequence[int], not_first: Sequence[int] = ()
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probability and id of the likeliest token of each row of logits (n, vocabulary); (n,) on the CPU.
+
+    never: ids that none may have; not_first: that the first row may not have.
+    """
+    if never or not_first:
         logits = logits.clone()
         logits[:, list(never)] = -math.inf
+        logits[0, list(not_first)] = -math.inf
     best, tokens = logits.max(dim=-1)
     return (best - logits.logsumexp(dim=-1)).exp().cpu(), tokens.cpu()
 

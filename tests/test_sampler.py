@@ -313,6 +313,15 @@ def test_answer_never_holds_what_it_may_not():
     assert (answer_states(likely, 6, steps=3, block=6, never=(BAD, MASK))[-1].ids != BAD).all()
 
 
+def test_no_answer_is_empty():
+    likely = Stub()
+    likely.table[:, END] = 50.0
+    for steps in (1, 6):
+        assert (answer_states(likely, 6, steps=steps, block=6)[-1].ids == END).all()
+        ids = answer_states(likely, 6, steps=steps, block=6, not_first=(END,))[-1].ids
+        assert ids[0] != END and (ids[1:] == END).all()
+
+
 def test_answer_stops_when_its_visible_part_is_fixed():
     def forward(packed, rows, vocab, cache=None, queries=None):
         """The surest token is an end at the second place; then the first place; then the rest."""
