@@ -136,7 +136,9 @@ def new_model(config: LLaDAConfig, codebook: Tensor, seed: int) -> DiMOO:
 
 
 def shares(tasks: str, progress: float) -> dict[str, float]:
-    """How many of the examples are of which kind; see `Teacher`. Crowded pictures come first: they teach what things are."""
+    """How many of the examples are of which kind; see `Teacher`. Crowded pictures teach what things are, and come first where
+    words are to be learned with them; a lesson is twice as long as a picture, and takes twice the time.
+    """
     if tasks == "generate":
         crowd = 0.7 if progress < 0.5 else 0.15
         return {"crowd": crowd, "generate": 1 - crowd}
