@@ -40,6 +40,7 @@ MASK_AS_IT_IS = {"invert": False, "grow": 0}
 BEACH, SNOW = {"image": "beach.png"}, {"image": "house-in-the-snow.png"}
 FOR_TASK: dict[str, tuple[Example, ...]] = {
     "edit": (
+        Example("Setting", {"kind": "instruct", "prompt": "change the background to a meadow"}, BEACH),
         Example("Recolour", {"kind": "instruct", "prompt": "make the ball green"}, BEACH),
         Example("Remove", {"kind": "instruct", "prompt": "remove the snowman"}, SNOW),
         Example(
@@ -49,7 +50,7 @@ FOR_TASK: dict[str, tuple[Example, ...]] = {
         ),
         Example("New scene", {"kind": "subject", "prompt": "this rocket on the beach"}, {"image": "rocket.png"}),
         Example("Poster", {"kind": "style"}, SNOW | {"reference": "poster.png"}),
-        Example("Edges", {"kind": "predict", "map": "canny"}, SNOW),
+        Example("Depth", {"kind": "predict", "map": "depth"}, SNOW),
         Example("From the left", {"kind": "view", "direction": "left"}, BEACH),
     ),
     "inpaint": (
@@ -74,8 +75,8 @@ FOR_TASK: dict[str, tuple[Example, ...]] = {
         Example("Wide", {"prompt": "a red house in the snow", "aspect": "16:9", "align": "center"}, SNOW),
     ),
     "chat": (
-        Example("Beach", {"prompt": "how many objects are there?"}, {"images": "beach.png"}),
-        Example("Snow", {"prompt": "what color is the house?"}, {"images": "house-in-the-snow.png"}),
+        Example("Beach", {"prompt": "describe the picture.", "short": False}, {"images": "beach.png"}),
+        Example("Snow", {"prompt": "what color is the house?", "short": True}, {"images": "house-in-the-snow.png"}),
     ),
 }
 
