@@ -459,3 +459,13 @@ def test_every_control_has_a_label_and_an_address(page):
     for block in blocks.blocks.values():
         if isinstance(block, gr.Textbox | gr.Slider | gr.Radio | gr.Checkbox | gr.Number | gr.Image | gr.ImageEditor):
             assert block.label and block.elem_id
+
+
+def test_the_length_of_an_answer_goes_with_its_form_unless_it_is_said(page):
+    _, _, benches = page
+    chat = benches["chat"]
+    length = chat.controls["length"]
+    assert chat.fill({"short": True})[length] == DEFAULTS.short_length
+    assert chat.fill({"short": False})[length] == DEFAULTS.answer_length
+    assert chat.fill({"short": True, "length": 7})[length] == 7
+    assert length not in chat.fill({"prompt": "how many?"})

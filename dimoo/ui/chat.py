@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 from PIL import Image
 
 from dimoo.defaults import Defaults
@@ -138,6 +139,13 @@ def build(shop: Shop) -> Table:
             clear = gr.Button("New talk", size="sm", elem_id="chat-clear", elem_classes=["plain"])
     controls["prompt"] = question
     table.shown = [chatbot, question]
+
+    def derive(values: Mapping[str, Any]) -> dict[Component, Any]:
+        """An answer's length goes with its form, where it is not said."""
+        usual = zip(LENGTHS, lengths(values["short"], defaults), strict=True) if "short" in values else ()
+        return {controls[name]: value for name, value in usual if name not in values}
+
+    table.derive = derive
     table.listen([table.start.click, question.submit], request_of)
     table.serve()
     controls["short"].input(lambda short: lengths(short, defaults), controls["short"], [controls[n] for n in LENGTHS], **QUICK)
