@@ -393,23 +393,31 @@ def test_given_pictures_lie_where_heads_look(vocab):
     branch = layout.image_to_image(vocab, "Edit.", "make it blue", [given], *TAUGHT, target)[0]
     assert (branch.ids[branch.cells] == 7 + vocab.image_offset).all()
     assert torch.equal(branch.ids[branch.cells + GIVEN], given.flatten() + vocab.image_offset)
+    assert branch.ids[branch.cells[0] + GIVEN - 1] == vocab.ids.boi
 
 
-def test_new_heads_look_at_neighbours_and_at_given_pictures():
+@pytest.mark.parametrize(
+    ("tokens", "here", "looks"),
+    [
+        (200, slice(40, 160), [list(enumerate(offsets)) for offsets in NEIGHBOURS]),
+        (400, slice(300, 380), [[], [(4, GIVEN), (5, GIVEN)]]),
+    ],
+)
+def test_new_heads_look_at_neighbours_and_at_given_pictures(tokens, here, looks):
     config = LLaDAConfig(**SIZE, vocab_size=TEXT_IDS + 64, embedding_size=TEXT_IDS + 64, codebook_size=64)
     model = new_model(config, grid_codebook(3), seed=0)
-    ids = torch.randint(0, TEXT_IDS + 64, (400,))
-    cos, sin = rotary_tables(torch.arange(400), config.head_dim, config.rope_theta)
-    here = torch.arange(300, 380)
+    ids = torch.randint(0, TEXT_IDS + 64, (tokens,))
+    cos, sin = rotary_tables(torch.arange(tokens), config.head_dim, config.rope_theta)
+    rows = torch.arange(tokens)[here]
     with torch.inference_mode():
         x = model.model["transformer"]["wte"](ids)
-        for layer, offsets in enumerate(NEIGHBOURS):
+        for layer, heads in enumerate(looks):
             block = model.model["transformer"]["blocks"][layer]
             h = block.attn_norm(x)
-            q, k = (rotate(p(h).view(400, config.n_heads, -1), cos, sin) for p in (block.q_proj, block.k_proj))
+            q, k = (rotate(p(h).view(tokens, config.n_heads, -1), cos, sin) for p in (block.q_proj, block.k_proj))
             weights = (torch.einsum("qhd,khd->hqk", q, k) / config.head_dim**0.5).softmax(-1)
-            for head, offset in (*enumerate(offsets), *(((4, GIVEN), (5, GIVEN)) if layer == 1 else ())):
-                assert weights[head, here, here + offset].mean() > 0.6
+            for head, offset in heads:
+                assert weights[head, rows, rows + offset].mean() > 0.8
 
 
 def test_convolutions_are_changed_through_their_matrices(vq):
