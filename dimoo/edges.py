@@ -35,13 +35,12 @@ def thin_edges(rgb: np.ndarray, low: float = 0.25, high: float = 0.6) -> np.ndar
         ridge |= (sector == i) & (strength >= ahead) & (strength > behind)
     weak = ridge & (strength > low)
     kept = ridge & (strength > high)
-    for _ in range(64):
+    while True:
         grown = np.asarray(Image.fromarray(kept).convert("L").filter(ImageFilter.MaxFilter(3))) > 0
         grown &= weak
         if (grown == kept).all():
-            break
+            return kept
         kept = grown
-    return kept
 
 
 def edge_pixels(rgb: np.ndarray, kind: str) -> np.ndarray:

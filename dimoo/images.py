@@ -26,7 +26,7 @@ Size = tuple[int, int]
 def upright(picture: Any) -> Image.Image:
     """A PIL image, a path or the bytes of a file as 8-bit RGB.
 
-    Turned as its EXIF says, the first frame of an animation, transparency laid on white, 16 bits scaled to 8.
+    Turned as its EXIF says, in sRGB, the first frame of an animation, transparency laid on white, 16 bits scaled to 8.
     A result of this function comes back as it is. Raises DimooError for a file that cannot be read, or a
     picture that is too small or too large.
     """
@@ -73,13 +73,8 @@ def working_size(size: Size, area: int, cell: int = 16, smallest: int = 64, keep
     return sides[0], sides[1]
 
 
-def fit(picture: Image.Image, area: int, cell: int = 16, smallest: int = 64, keep: int | None = None) -> Image.Image:
-    """The picture at its `working_size`: if cropping is enough for that, every pixel left is as it was."""
-    return bring(picture, working_size(picture.size, area, cell, smallest, keep), cell)
-
-
 def bring(picture: Image.Image, size: Size, cell: int = 16) -> Image.Image:
-    """The picture at its working size: cropped if that is all it takes, else scaled."""
+    """The picture at its working size: cropped if that is all it takes, and else scaled."""
     return whole_cells(picture, cell) if size == cropped_size(picture.size, cell) else cover(picture, size)
 
 
@@ -116,7 +111,7 @@ def cover(picture: Image.Image, size: Size, resample: Image.Resampling = Image.R
 
 
 def fit_mask(mask: Image.Image, size: Size, target: Size, cell: int = 16) -> Image.Image:
-    """The mask of a picture of `size` for the same picture brought to `target` by `fit`.
+    """The mask of a picture of `size` for the same picture brought to `target`, its working size.
 
     What is painted stays painted, however thin it becomes. A mask of another size is stretched if it has the
     picture's aspect, and stays if it has the target's size. Raises DimooError otherwise.

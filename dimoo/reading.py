@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from dimoo.errors import DimooError
 
@@ -16,7 +16,7 @@ SMALLEST, LARGEST = 16, 64_000_000  # pixels: of a side, of the whole picture
 
 
 def read(picture: Any) -> Image.Image:
-    """A PIL image, a path or the bytes of a file: decoded, upright, with at most 8 bits a channel, in any mode.
+    """A PIL image, a path or the bytes of a file: decoded, upright, in sRGB colours, with at most 8 bits a channel, in any mode.
 
     Raises DimooError for what cannot be read, and for pictures that are too small or too large.
     """
@@ -43,7 +43,7 @@ def read(picture: Any) -> Image.Image:
         picture = ImageOps.exif_transpose(picture)
     except Exception:  # of a broken EXIF block; the pixels are fine
         pass
-    return _eight_bits(picture)
+    return _in_srgb(_eight_bits(picture))
 
 
 def _formats() -> list[str]:
@@ -62,6 +62,23 @@ def check_size(picture: Image.Image) -> Image.Image:
 
 def _too_large(what: str) -> str:
     return f"{what} is too large: at most {LARGEST // 1_000_000} megapixels."
+
+
+def _in_srgb(picture: Image.Image) -> Image.Image:
+    """A picture with a colour profile of its own, such as a phone's, in sRGB colours; others as they are."""
+    profile = picture.info.get("icc_profile")
+    if not profile:
+        return picture
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if ImageCms.getProfileDescription(profile).startswith("sRGB"):
+            return picture
+        if picture.has_transparency_data:
+            return ImageCms.profileToProfile(picture.convert("RGBA"), profile, ImageCms.createProfile("sRGB"))
+        picture = picture.convert("RGB") if picture.mode == "P" else picture
+        return ImageCms.profileToProfile(picture, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):  # a broken profile, or one of another mode; the pixels are fine
+        return picture
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.images import (
     as_mask,
+    bring,
     cells_of,
     continue_from,
     cover,
     edge_map,
     fade,
-    fit,
     fit_bucket,
     fit_mask,
     paste_back,
@@ -55,6 +55,31 @@ def test_a_plain_picture_comes_back_from_anywhere(tmp_path):
     assert upright(picture) is picture
     once = upright(path)
     assert upright(once) is once and type(once) is Image.Image and not once.info
+
+
+def swapped_profile() -> bytes:
+    """The profile of colours like sRGB's in which red means blue, and blue red."""
+    names = (name.encode("utf-16-be") for name in ("sRGB", "tRGB"))
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes().replace(*names))
+    tags = {bytes(data[i : i + 4]): slice(i + 4, i + 12) for i in range(132, 132 + 12 * int.from_bytes(data[128:132]), 12)}
+    red, blue = tags[b"rXYZ"], tags[b"bXYZ"]
+    data[red], data[blue] = data[blue], data[red]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_colours_are_those_that_their_profile_means(kind):
+    picture = Image.new("RGB", (32, 32), (200, 30, 30))
+    read = upright(saved(picture, kind, icc_profile=swapped_profile()))
+    assert np.abs(np.asarray(read, int) - (30, 30, 200)).max() <= 4 and not read.info
+    clear = Image.new("RGBA", (32, 32), (200, 30, 30, 255))
+    clear.paste((0, 0, 0, 0), (0, 0, 8, 8))
+    read = np.asarray(upright(saved(clear, icc_profile=swapped_profile())), int)
+    assert (read[0, 0] == 255).all() and np.abs(read[20, 20] - (30, 30, 200)).max() <= 4
+    plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (plain, b"no profile at all"):
+        assert np.array_equal(upright(saved(picture, "PNG", icc_profile=profile)), picture)
+    assert upright(saved(Image.new("L", (32, 32), 90), "PNG", icc_profile=swapped_profile())).getpixel((5, 5)) == (90, 90, 90)
 
 
 def test_pictures_are_turned_as_their_camera_was_held():
@@ -174,7 +199,7 @@ def test_working_sizes_are_whole_cells_of_about_the_same_aspect(width, height, a
     size = working_size((width, height), area, cell)
     assert size[0] % cell == size[1] % cell == 0 and min(size) >= 64
     assert size[0] * size[1] <= area
-    if max(width, height) <= 2 * min(width, height):
+    if cell == 16 and max(width, height) <= 2 * min(width, height):  # in coarser cells there is less to choose from
         assert 0.75 < size[0] * height / (size[1] * width) < 1.34
     if min(width, height) // cell * cell >= 64 and width * height <= area:  # nothing is enlarged, and little is lost
         assert all(0 <= before - after < cell for before, after in zip((width, height), size, strict=True))
@@ -183,10 +208,9 @@ def test_working_sizes_are_whole_cells_of_about_the_same_aspect(width, height, a
 
 def test_a_picture_on_the_grid_stays_as_it_is():
     picture = noise(96, 64)
-    assert fit(picture, 96 * 64) is picture
-    assert fit(picture, 64 * 64).size == (64, 64)
-    assert fit(picture, 64 * 64, keep=96 * 64) is picture
-    assert fit(noise(2000, 16), 256 * 256).size == (1024, 64)
+    assert working_size((96, 64), 96 * 64) == working_size((96, 64), 64 * 64, keep=96 * 64) == (96, 64)
+    assert working_size((96, 64), 64 * 64) == (64, 64) and working_size((2000, 16), 256 * 256) == (1024, 64)
+    assert bring(picture, (96, 64)) is picture and bring(picture, (64, 64)).size == (64, 64)
     defaults = Defaults(width=64, height=64, max_area=128 * 128)
     assert working(noise(128, 128), defaults).size == (128, 128)
     assert working(noise(256, 128), defaults).size == (64, 64)
@@ -368,3 +392,13 @@ def test_edge_maps():
     assert soft[32, 20].max() > 128 and len(np.unique(soft)) > 3
     with pytest.raises(DimooError, match="kind depth cannot be computed"):
         edge_map(picture, "depth")
+
+
+def test_a_weak_edge_counts_as_far_as_it_goes_from_a_strong_one():
+    """Canny's hysteresis: two grey bars on black, of which one is bright at its left end and fades."""
+    pixels = np.zeros((96, 400, 3), np.uint8)
+    pixels[16:32] = pixels[64:80] = 32
+    pixels[16:32, :80] = np.linspace(200, 32, 80)[:, None]
+    thin = np.asarray(edge_map(Image.fromarray(pixels), "canny"))[..., 0] > 0
+    assert thin[14:18].any(axis=0).all() and thin[30:34].any(axis=0).all()
+    assert not thin[48:].any()
