@@ -26,15 +26,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "memory": ("dimoo.evals.memory", "tell what memory a checkpoint takes, before it is loaded"),
     "bench": ("dimoo.evals.bench", "measure the speed of a checkpoint on this machine"),
 }
+PROGRAM = "python -m dimoo"
 INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 
 
 def overview() -> argparse.ArgumentParser:
     lines = [f"  {name:<12}{what}" for name, (_, what) in COMMANDS.items()]
     parser = argparse.ArgumentParser(
-        prog="dimoo",
+        prog=PROGRAM,
         description="Lumina-DiMOO: pictures by unmasking tokens in parallel.",
-        epilog="commands:\n" + "\n".join(lines) + "\n\n`dimoo COMMAND --help` explains one.",
+        epilog="commands:\n" + "\n".join(lines) + "\n\n`" + PROGRAM + " COMMAND --help` explains one.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"dimoo {dimoo.__version__}")
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         module = import_module(module_name)
         parser = argparse.ArgumentParser(
-            prog=f"dimoo {command}", description=what[0].upper() + what[1:] + "."
+            prog=f"{PROGRAM} {command}", description=what[0].upper() + what[1:] + "."
         )
         module.arguments(parser, command)
         return module.main(parser.parse_intermixed_args(argv[1:])) or 0

@@ -113,9 +113,9 @@ def main(options: argparse.Namespace) -> int:
         pipeline = pipeline or loaded(options)
         report: dict[str, Any] = {"answers": [tell(follow(pipeline, request))]}
     else:
-        places = [output_path(options.output, index, request.count) for index in range(request.count)]
+        check_output(options.output)
         pipeline = pipeline or loaded(options)
-        report = {"images": write_pictures(follow(pipeline, request), places)}
+        report = {"images": write_pictures(follow(pipeline, request), options.output)}
     if options.json:
         from dimoo.metadata import save_json
 
@@ -154,30 +154,39 @@ def grow_to_aspect(options: argparse.Namespace, pipeline: Pipeline) -> None:
         setattr(options, side, pixels)
 
 
-def output_path(output: str, index: int, count: int) -> Path:
-    """Where picture `index` goes: the file itself, numbered when there are several, or a folder."""
+def is_folder(output: str) -> bool:
+    return output.endswith("/") or Path(output).is_dir()
+
+
+def check_output(output: str) -> None:
+    """Raises DimooError for a file that is no PNG."""
     path = Path(output)
-    if path.is_dir() or output.endswith("/"):
-        return path
-    if path.suffix.lower() != ".png":
+    if not is_folder(output) and path.suffix.lower() != ".png":
         raise DimooError(
             f"Pictures are written as PNG, because that keeps their settings: name the file {path.stem}.png."
         )
-    return path if count == 1 else path.with_name(f"{path.stem}-{index + 1}{path.suffix}")
 
 
-def write_pictures(frames: Iterator[Frame], places: list[Path]) -> list[dict[str, Any]]:
+def output_path(output: str, frame: Frame) -> Path:
+    """Where a finished picture goes: the file itself, numbered when there are several, or a new one in a folder."""
+    from dimoo.metadata import file_name, unused
+
+    path = Path(output)
+    if is_folder(output):
+        return unused(path / file_name(frame.settings))
+    return path if frame.count == 1 else path.with_name(f"{path.stem}-{frame.index + 1}{path.suffix}")
+
+
+def write_pictures(frames: Iterator[Frame], output: str) -> list[dict[str, Any]]:
     """Follows a run and writes each picture as soon as it is done; returns files and settings."""
-    from dimoo.metadata import file_name, save_png
+    from dimoo.metadata import save_png
 
     line = Line(sys.stderr)
     written = []
     for frame in frames:
         line.show(progress(frame))
         if frame.image is not None:
-            place = places[frame.index]
-            path = place if place.suffix.lower() == ".png" else place / file_name(frame.settings)
-            save_png(frame.image, frame.settings, path)
+            path = save_png(frame.image, frame.settings, output_path(output, frame))
             written.append({"file": str(path), **frame.settings})
             line.finish(f"{path}  seed {frame.seed}, {frame.settings['seconds']:.1f} s")
     return written

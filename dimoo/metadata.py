@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,32 +53,20 @@ def save_json(content: Any, path: str | Path) -> Path:
     return path
 
 
-class _replacing:
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
     """An open temporary file beside `path` that takes its name when the block ends well."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> IO[bytes]:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}"), "xb")  # noqa: SIM115
-        except OSError as error:
-            raise DimooError(f"Cannot write {self.path}: {error.strerror}.") from error
-        return self.file
-
-    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
-        self.file.close()
-        temporary = Path(self.file.name)
-        try:
-            if error is None:
-                temporary.replace(self.path)
-        except OSError as failure:
-            raise DimooError(f"Cannot write {self.path}: {failure.strerror}.") from failure
+            with open(temporary, "xb") as file:
+                yield file
+            temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise DimooError(f"Cannot write {self.path}: {error.strerror}.") from error
+    except OSError as error:
+        raise DimooError(f"Cannot write {path}: {error.strerror}.") from error
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
@@ -114,6 +104,12 @@ def file_name(settings: Mapping[str, Any]) -> str:
         words = _words(" ".join(str(word) for word in done if word)) or "picture"
     stopped = "_stopped" if settings.get("stopped") else ""
     return f"{words}_seed-{settings.get('seed', 0)}{stopped}.png"
+
+
+def unused(path: Path) -> Path:
+    """The path, or the first one numbered from 2 on that no file has."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+    return path if not path.exists() else next(other for other in numbered if not other.exists())
 
 
 def _words(text: object) -> str:

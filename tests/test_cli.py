@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -16,7 +18,7 @@ from PIL import Image
 
 import dimoo.__main__ as program
 from dimoo import checkpoint as loader
-from dimoo.cli import Line, aspect, output_path, progress, size, tell
+from dimoo.cli import Line, aspect, check_output, output_path, progress, size, tell
 from dimoo.errors import DimooError
 from dimoo.frames import Answer, Frame
 from dimoo.metadata import read_settings
@@ -70,8 +72,10 @@ def test_several_pictures_and_a_report(run, tmp_path):
 
 
 def test_a_folder_gets_files_with_speaking_names(run, tmp_path):
-    assert run("a red ball", "-o", f"{tmp_path}/new/", "--size", "64x64", "--steps", "1", "--seed", "5") == 0
-    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a-red-ball_seed-5.png"]
+    for steps in "12":
+        assert run("a red ball", "-o", f"{tmp_path}/new/", "--size", "64x64", "--steps", steps, "--seed", "5") == 0
+    kept = {path.name: read_settings(path)["steps"] for path in (tmp_path / "new").iterdir()}
+    assert kept == {"a-red-ball_seed-5.png": 1, "a-red-ball_seed-5-2.png": 2}
 
 
 @pytest.fixture
@@ -209,7 +213,7 @@ def test_wrong_usage_is_explained(argv, capsys):
     with pytest.raises(SystemExit) as exit:
         program.main(argv)
     assert exit.value.code == 2
-    assert "usage: dimoo" in capsys.readouterr().err
+    assert "usage: python -m dimoo" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"]])
@@ -240,11 +244,16 @@ def test_commands_are_imported_when_asked_for(monkeypatch, capsys):
 def test_sizes_and_paths(tmp_path):
     assert size("256X384") == size("256×384") == (256, 384)
     assert aspect("16:9") == 16 / 9 and aspect("1.5") == 1.5
-    assert output_path("a.png", 0, 1).name == "a.png"
-    assert output_path("x/a.png", 1, 3).name == "a-2.png"
-    assert output_path(str(tmp_path), 0, 1) == tmp_path
+    single, second = (SimpleNamespace(index=i, count=n, settings={"prompt": "a ball"}) for i, n in ((0, 1), (1, 3)))
+    assert output_path("a.png", single).name == "a.png"
+    assert output_path("x/a.png", second).name == "a-2.png"
+    folder = tmp_path / "looks-like-a-file.png"
+    folder.mkdir()
+    for name in (str(folder), f"{tmp_path}/new/"):
+        check_output(name)
+        assert output_path(name, single) == Path(name) / "a-ball_seed-0.png"
     with pytest.raises(DimooError, match="name the file a.png"):
-        output_path("a.webp", 0, 1)
+        check_output("a.webp")
 
 
 class Terminal(io.StringIO):

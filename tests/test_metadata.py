@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import struct
 import zlib
 
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dimoo.errors import DimooError
-from dimoo.metadata import KEY, describe, file_name, read_settings, save_json, save_png
+from dimoo.metadata import KEY, describe, file_name, read_settings, save_json, save_png, unused
 from dimoo.tasks import Edit, Extrapolate, Generate, Inpaint, request_from
 
 PICTURE = Image.new("RGB", (32, 16), (200, 80, 40))
@@ -86,6 +88,27 @@ def test_a_failure_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch)
         save_png(PICTURE, SETTINGS, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_fills_up_at_the_end_leaves_no_file(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(DimooError, match="Cannot write .*a.json"):
+            save_json([1], tmp_path / "a.json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_are_taken_are_numbered(tmp_path):
+    path = tmp_path / "a.png"
+    assert unused(path) == path
+    for name in ("a.png", "a-2.png"):
+        (tmp_path / name).touch()
+    assert unused(path) == tmp_path / "a-3.png"
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
