@@ -132,12 +132,18 @@ def build_config(values: dict[str, Any], folder: Path) -> LLaDAConfig:
 def pick_device(device: str | torch.device | None) -> torch.device:
     """The asked-for device, or the first graphics card, or the processor."""
     try:
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        picked = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
-        raise DimooError(f"There is no kind of device called {device}: use cpu or cuda.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise DimooError("There is no usable CUDA device on this machine: use cpu.")
-    return device
+        picked = None
+    if picked is None or picked.type not in ("cpu", "cuda"):
+        raise DimooError(f"There is no kind of device called {device} here: use cpu or cuda.")
+    if picked.type == "cuda":
+        cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not cards:
+            raise DimooError("There is no usable CUDA device on this machine: use cpu.")
+        if (picked.index or 0) >= cards:
+            raise DimooError(f"There is no device {picked} on this machine: the last one is cuda:{cards - 1}.")
+    return picked
 
 
 def pick_dtype(device: torch.device) -> torch.dtype:

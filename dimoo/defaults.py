@@ -9,6 +9,7 @@ from typing import Any
 from dimoo.errors import DimooError
 
 NOISES = ("counter", "published")  # kinds of random numbers, see noise.py
+SMALLEST_SIDE = 64  # pixels
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,18 @@ class Defaults:
     words_help: str = ""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value, usual = getattr(self, field.name), field.default
+            if type(usual) is int and not (type(value) is int and value > 0 or value is None and field.name == "top_k"):
+                raise ValueError(f"{field.name} must be a whole number, 1 or more")
+            if type(usual) is float and type(value) not in (int, float):
+                raise TypeError(f"{field.name} must be a number")
+            if type(usual) in (str, bool) and type(value) is not type(usual):
+                raise TypeError(f"{field.name} must be {'true or false' if type(usual) is bool else 'text'}")
+        if min(self.width, self.height, self.edit_side, *self.chat_sides) < SMALLEST_SIDE:
+            raise ValueError(f"pictures have sides of {SMALLEST_SIDE} pixels or more")
         if self.noise not in NOISES:
             raise ValueError(f"noise must be one of {', '.join(NOISES)}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError("top_k must be 1 or more, or null")
 
     def for_task(self, task: str) -> dict[str, Any]:
         """Default values of the fields of a request, by the task's name; "short answer" is a chat's short form."""
@@ -120,8 +129,8 @@ class Defaults:
     def of(cls, demo: Mapping[str, Any]) -> Defaults:
         """Reads the `demo` section; sections of config.json that this class does not know are left alone."""
         known = {field.name for field in fields(cls)}
-        values = {name: value for name, value in demo.items() if name in known}
         try:
+            values = {name: value for name, value in demo.items() if name in known}
             if "default_size" in demo:
                 values["width"], values["height"] = (int(n) for n in demo["default_size"])
             if "presets" in demo:
@@ -130,9 +139,10 @@ class Defaults:
                 )
             if "chat_sides" in demo:
                 values["chat_sides"] = tuple(int(side) for side in demo["chat_sides"])
-            for name in ("tasks", "prompts", "instructions", "questions"):
-                if name in values:
-                    values[name] = tuple(map(str, values[name]))
+            for name in {"tasks", "prompts", "instructions", "questions"} & values.keys():
+                if not isinstance(values[name], list):
+                    raise TypeError(f"{name} is not a list")
+                values[name] = tuple(map(str, values[name]))
             return cls(**values)
-        except (TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             raise DimooError(f"config.json: the demo section cannot be read ({error}).") from error

@@ -71,6 +71,12 @@ BREAKS = {
         "image tokenizer's config.json has a value that cannot be used",
     ),
     "odd demo": (lambda p: edit_json(p / "config.json", demo={"presets": 3}), "demo section cannot be read"),
+    "no demo": (lambda p: edit_json(p / "config.json", demo=None), "demo section cannot be read"),
+    "tiny pictures": (lambda p: edit_json(p / "config.json", demo={"edit_side": 16}), "sides of 64 pixels or more"),
+    "area in words": (lambda p: edit_json(p / "config.json", demo={"max_area": "big"}), "max_area must be a whole number"),
+    "one task": (lambda p: edit_json(p / "config.json", demo={"tasks": "generate"}), "tasks is not a list"),
+    "words as number": (lambda p: edit_json(p / "config.json", demo={"guidance": "much"}), "guidance must be a number"),
+    "number as words": (lambda p: edit_json(p / "config.json", demo={"name": 8}), "name must be text"),
     "no tokenizer": (lambda p: (p / "tokenizer.json").unlink(), "no tokenizer.json"),
     "no weights": (lambda p: (p / "model.safetensors").unlink(), "model.safetensors is missing"),
     "cut weights": (
@@ -121,13 +127,20 @@ def test_names_that_lead_nowhere(tmp_path):
         find(tmp_path / "nowhere/at/all")
 
 
-def test_devices_and_precisions():
+def test_devices_and_precisions(monkeypatch):
     assert pick_device("cpu").type == "cpu"
     with pytest.raises(DimooError, match="no kind of device called tricorder"):
         pick_device("tricorder")
+    with pytest.raises(DimooError, match="called meta here: use cpu or cuda"):
+        pick_device("meta")
     if not torch.cuda.is_available():
         with pytest.raises(DimooError, match="no usable CUDA device"):
             pick_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device(None).type == "cuda" and pick_device("cuda:1").index == 1
+    with pytest.raises(DimooError, match="no device cuda:2 on this machine: the last one is cuda:1"):
+        pick_device("cuda:2")
     assert pick_dtype(torch.device("cpu")) in (torch.bfloat16, torch.float32)
 
 
