@@ -21,7 +21,8 @@ class Frame:
     of it (None: not known yet). index of count: which picture, from 0. tokens (h, w) int32 codes, -1 where
     masked; masked (h, w) bool; confidence (h, w) float32, the probability of each committed code when it was
     chosen, and of the likeliest code where masked.
-    preview: (H, W, 3) uint8, committed codes drawn as they are and masked ones as the model expects them.
+    preview: (H, W, 3) uint8, committed codes drawn as they are and masked ones as the model expects them; that of an
+    earlier step where another would take too much of the time of the run.
     image and settings are set on the last frame of each picture only; stopped tells that it was cut short.
     """
 

@@ -17,8 +17,6 @@ from dimoo.config import LLaDAConfig
 from dimoo.errors import DimooError
 from dimoo.packed import Packed
 
-__all__ = ["DiMOO", "Packed"]
-
 # Rows of a half-precision head lifted to float32 at a time: bounds the copy to a few hundred MB at any width.
 HEAD_CHUNK = 16384
 # Numbers in one intermediate result of the MLP, which is three times as wide as the model: 64 MB in half precision.

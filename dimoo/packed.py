@@ -28,15 +28,6 @@ class Packed:
         positions = torch.cat([torch.arange(length, device=device) for length in lengths])
         return cls(torch.cat(list(sequences)), positions, lengths)
 
-    @property
-    def starts(self) -> list[int]:
-        """Row at which each sequence begins."""
-        starts, row = [], 0
-        for length in self.lengths:
-            starts.append(row)
-            row += length
-        return starts
-
     def to(self, device: torch.device | str) -> Packed:
         return Packed(self.ids.to(device), self.positions.to(device), self.lengths)
 

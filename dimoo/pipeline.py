@@ -240,7 +240,7 @@ class Pipeline:
         return frame
 
     def _settings(self, request: Request, last: Frame | Answer, seconds: float) -> dict[str, Any]:
-        """Everything that decides what a result looks like, and how it came about."""
+        """The request with all that was left open, the model by its name, and how the result came about."""
         settings = request.settings() | {
             "model": self.defaults.name,
             "precision": self.model.precision,

@@ -190,17 +190,15 @@ def advance(
 class TextSampling:
     """How an answer is sampled: the most likely token everywhere, the surest first, block by block.
 
-    steps: passes for the whole answer, shared out evenly over its blocks of `block` tokens. threshold:
-    commit also every token of the block at least this probable, which saves passes (None: only the equal
-    shares). reuse: after the first pass of a block compute only the block's rows and keep the keys and
-    values of everything else. never: ids that may not be produced; not_first: nor these as the first token,
-    lest an answer be empty. ends: ids that end an answer; once
-    nothing before the first end is masked the visible answer cannot change any more and the loop stops.
+    steps: passes for the whole answer, shared out over its blocks of `block` tokens: the same whole number, at
+    least one, to each. reuse: after the first pass of a block compute only the block's rows and keep the keys
+    and values of everything else. never: ids that may not be produced; not_first: nor these as the first
+    token, lest an answer be empty. ends: ids that end an answer; once nothing before the first end is masked
+    the visible answer cannot change any more and the loop stops.
     """
 
     steps: int = 128
     block: int = 32
-    threshold: float | None = None
     reuse: bool = False
     never: tuple[int, ...] = ()
     not_first: tuple[int, ...] = ()
@@ -247,15 +245,13 @@ def unmask_text(
         cache = KeyValueCache() if sampling.reuse else None
         for count in counts:
             masked = cells[ids[cells] == mask]
-            if now.done or not len(masked):
+            if now.done:
                 break
             queries = None if cache is None or cache.empty else cells
             logits = forward(Packed.of([ids]), masked, vocab, cache, queries)
             at_start = bool(masked[0] == branch.cells[0])
             sure, tokens = surest(logits, sampling.never, sampling.not_first if at_start else ())
-            chosen = sure.topk(min(count, len(masked))).indices
-            if sampling.threshold is not None:
-                chosen = torch.cat([chosen, (sure >= sampling.threshold).nonzero().squeeze(-1)]).unique()
+            chosen = sure.topk(count).indices
             ids[masked[chosen]] = tokens[chosen]
             confidence[masked[chosen]] = sure[chosen]
             step += 1

@@ -186,7 +186,7 @@ class Chat(Request):
     short: bool = knob(Flag("Short answer", "A word or phrase instead of sentences."), False)
     length: int | None = knob(Whole("Length", "Tokens that an answer has at most.", 1, 1024), None)
     block: int | None = knob(Whole("Block", "Tokens that are unmasked together, block by block.", 1, 1024), None)
-    steps: int | None = knob(Whole("Steps", "Passes of the model for the whole answer.", 1, 1024), None)
+    steps: int | None = knob(Whole("Steps", "Passes of the model for the answer, at least one a block.", 1, 1024), None)
     cache: bool = knob(Flag("Cache", "Keep keys and values of everything outside the current block: faster."), True)
 
     def resolve(self, defaults: Defaults) -> Chat:

@@ -30,7 +30,7 @@ MAP_HELP = {
     "predict": "Which kind of map to make of the picture.",
 }
 # which controls a kind has beside the picture; the prompt is in Edit.NEEDS_PROMPT
-KINDS_WITH = {"map": ("control", "predict"), "style_only": ("style",), "direction": ("view",)}
+KINDS_WITH = {"map": ("control", "predict"), "style_only": ("style",), "direction": ("view",), "keep": ("instruct",)}
 
 
 def build(shop: Shop) -> Easel:
