@@ -22,6 +22,7 @@ from dimoo.frames import Answer, Frame
 from dimoo.pipeline import Pipeline
 from dimoo.tasks import Request
 from dimoo.ui.cards import duration, from_the_card, on_the_card
+from dimoo.ui.files import sweep_regularly
 from dimoo.ui.page import QUEUE_LENGTH, build_page, launch_options
 from dimoo.ui.switch import Switch
 
@@ -48,7 +49,7 @@ def options() -> argparse.ArgumentParser:
         "--root-path", metavar="PATH", default=os.environ.get("GRADIO_ROOT_PATH", ""),
         help="where a proxy in front of the server shows it, such as /dimoo",
     )  # fmt: skip
-    parser.add_argument("--share", action="store_true", help="also make a public link for three days")
+    parser.add_argument("--share", action="store_true", help="also make a public link for a week")
     parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask visitors for these")
     return parser
 
@@ -120,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DimooError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
+    sweep_regularly()
     while pipeline:
         page = build(pipeline, switch)
         address = serve(
@@ -127,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             root_path=arguments.root_path,
         )  # fmt: skip
         print(f"Lumina-DiMOO is ready on {address}", flush=True)
-        pipeline = following(page, switch)
+        previous, pipeline = pipeline, following(page, switch)
+        previous.release()
     return 0
 
 

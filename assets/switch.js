@@ -1,12 +1,9 @@
-// The server closes and comes back with another checkpoint: wait for that, then open its page.
-async () => {
-  const since = async () => (await (await fetch('healthz', { cache: 'no-store' })).json()).since;
-  const before = await since();
-  for (;;) {
-    await new Promise((resolve) => setTimeout(resolve, 500));
-    try {
-      if ((await since()) !== before) break;
-    } catch { /* it is on its way */ }
-  }
-  location.reload();
-}
+// A server that comes back with another checkpoint was started anew: every page that is open then opens anew.
+let first = null;
+setInterval(async () => {
+  try {
+    const { since } = await (await fetch('healthz', { cache: 'no-store' })).json();
+    first ??= since;
+    if (since !== first) location.reload();
+  } catch { /* it is on its way */ }
+}, 1000);

@@ -61,6 +61,10 @@ class Pipeline:
     outline: Outline
     preview: Preview | None = None
 
+    def release(self) -> None:
+        """Gives the weights back, whoever still knows the pipeline: web servers remember functions of closed pages."""
+        del self.model, self.vq, self.preview
+
     def run(self, request: Request, stop: Callable[[], bool] = never) -> Iterator[Frame | Answer]:
         """Frames of a request for pictures, answers of a question: one before the first step, one after each.
 

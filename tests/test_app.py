@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import socket
 import time
 import urllib.request
+import weakref
 
 import numpy as np
 import pytest
@@ -76,6 +78,31 @@ def test_the_page_is_healthy_and_says_so(address):
     with urllib.request.urlopen(address + "healthz") as answer:
         health = json.load(answer)
     assert health["status"] == "ok" and health["since"] <= time.time()
+
+
+def test_a_checkpoint_that_is_replaced_gives_its_memory_back(every_task, monkeypatch):
+    models, rounds = [], iter([True, True, False])
+
+    def noted(*arguments, **options):
+        pipeline = load(*arguments, **options)
+        models.append(weakref.ref(pipeline.model))
+        return pipeline
+
+    def following(page, switch):
+        page.close(verbose=False)
+        gc.collect()
+        alive.append(sum(model() is not None for model in models))
+        return noted(str(every_task), "cpu") if next(rounds) else None
+
+    alive: list[int] = []
+    monkeypatch.setattr(app, "load", noted)
+    monkeypatch.setattr(app, "following", following)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert app.main(["--checkpoint", str(every_task), "--device", "cpu", "--port", str(port)]) == 0
+    gc.collect()
+    assert alive == [1, 1, 1] and not any(model() for model in models)
 
 
 def test_reservations_are_for_the_request_and_bounded(pipeline, monkeypatch):

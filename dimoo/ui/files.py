@@ -7,6 +7,7 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from gradio.utils import get_upload_folder
@@ -17,6 +18,7 @@ from dimoo.images import upright
 from dimoo.metadata import file_name, save_png
 
 KEEP_SECONDS = 24 * 3600
+SWEEP_SECONDS = 600
 LARGEST_AREA = 2048 * 2048  # pixels of a picture that a session holds on to; no checkpoint works on a larger one
 
 
@@ -47,7 +49,6 @@ def keep(
     frame: Frame, ticket: str, given: dict[str, Image.Image] | None = None, before: Image.Image | None = None
 ) -> Picture:
     """Writes the finished picture of a frame with its settings, and the pictures that belong to it."""
-    sweep()
     home = folder() / ticket
     path = save_png(frame.image, frame.settings, home / f"{frame.index}" / file_name(frame.settings))
     files = {name: write(picture, home / f"{name}.png") for name, picture in (given or {}).items()}
@@ -76,6 +77,17 @@ def opened(path: str | Path | bytes | None) -> Image.Image | None:
     if shrink < 1:
         picture.thumbnail((shrink * picture.width, shrink * picture.height), Image.Resampling.LANCZOS)
     return picture
+
+
+def sweep_regularly(every: float = SWEEP_SECONDS) -> None:
+    """Removes what is too old from now on until the program ends, whether anybody visits or not."""
+
+    def sweep_on() -> None:
+        while True:
+            sweep()
+            time.sleep(every)
+
+    Thread(target=sweep_on, name="sweep", daemon=True).start()
 
 
 def sweep(age: float = KEEP_SECONDS) -> None:

@@ -13,13 +13,14 @@ from dimoo.ui import chat, edit, extrapolate, generate, inpaint, transfer
 from dimoo.ui.api import endpoints
 from dimoo.ui.controls import literal
 from dimoo.ui.easel import Easel
+from dimoo.ui.files import KEEP_SECONDS, SWEEP_SECONDS
 from dimoo.ui.stage import ASSETS, asset
 from dimoo.ui.switch import Switch, build_switch
 from dimoo.ui.theme import build_theme
 from dimoo.ui.workbench import MODEL, Notes, Runner, Shop, Workbench
 
 TITLE = "Lumina-DiMOO"
-CACHE_SWEEP = (600, 86400)  # every ten minutes, what is older than a day
+CACHE_SWEEP = (SWEEP_SECONDS, KEEP_SECONDS)
 QUEUE_LENGTH = 24
 UPLOAD_LIMIT = "20mb"
 TABS: dict[str, tuple[str, Callable[[Shop], Workbench]]] = {

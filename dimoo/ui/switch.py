@@ -19,7 +19,7 @@ from dimoo.pipeline import Pipeline
 from dimoo.ui.stage import asset
 from dimoo.ui.workbench import MODEL, PRIVATE
 
-GRACE = 1.5  # seconds from the last word to the page until its server closes
+GRACE = 1.5  # seconds from the last words to the page until its server closes
 
 
 class Switch:
@@ -47,11 +47,12 @@ class Switch:
         except DimooError as error:
             raise gr.Error(str(error), print_exception=False) from error
         self.current = name
-        self.loaded.put(pipeline)
         yield note(f"{name} is there; the page opens anew.")
+        self.loaded.put(pipeline)
+        time.sleep(2 * GRACE)  # keeps the model, so that no run begins that would be cut off
 
     def wait(self) -> Pipeline:
-        """The next pipeline that somebody asked for, when the page has been told of it."""
+        """The next pipeline that somebody asked for, when their page has been told of it."""
         pipeline = self.loaded.get()
         time.sleep(GRACE)
         return pipeline
@@ -62,6 +63,7 @@ def note(text: str) -> str:
 
 
 def build_switch(switch: Switch) -> None:
+    gr.HTML(js_on_load=asset("switch.js"), apply_default_css=False)
     with gr.Accordion("Checkpoint", open=False, elem_id="switch"):
         with gr.Row():
             name = gr.Dropdown(
@@ -70,4 +72,4 @@ def build_switch(switch: Switch) -> None:
             )  # fmt: skip
             button = gr.Button("Load", elem_id="switch-load", scale=0)
         words = gr.HTML()
-    button.click(switch.to, name, words, **MODEL, **PRIVATE).success(js=asset("switch.js"))
+    button.click(switch.to, name, words, **MODEL, **PRIVATE)
