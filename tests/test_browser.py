@@ -509,7 +509,7 @@ def test_examples_run_at_a_click(visit):
     assert page.get_attribute("#inpaint-stage .stage", "data-phase") == "idle"
 
 
-@pytest.mark.parametrize("task", ["edit", "extrapolate"])
+@pytest.mark.parametrize("task", ["edit", "inpaint", "extrapolate"])
 def test_what_is_no_picture_is_said(visit, tmp_path, photo, task):
     page = visit()
     open_tab(page, task)
@@ -520,6 +520,8 @@ def test_what_is_no_picture_is_said(visit, tmp_path, photo, task):
     broken.write_bytes(photo.read_bytes()[:4000])
     page.set_input_files(f"#{task}-image input[type=file]", str(broken))
     page.wait_for_selector(f"#{task}-image img")
+    if task == "inpaint":  # the editor stays empty
+        page.wait_for_selector("#inpaint-cells >> text=broken.png cannot be read as a picture")
     page.fill(f"#{task}-prompt textarea", "a ball")
     page.click(f"#{task}-run")
     page.wait_for_selector(f"#{task}-stage .stage-status >> text=broken.png cannot be read as a picture")
@@ -558,8 +560,9 @@ def test_another_checkpoint_takes_the_place_of_the_first(browser, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
     with program(first, "--offer", f"{broken},{second}") as address:
-        page = browser.new_page()
-        page.goto(address)
+        other, page = browser.new_page(), browser.new_page()
+        for visitor in (other, page):
+            visitor.goto(address)
         page.locator("#switch .label-wrap").click()
 
         def pick(name):
@@ -570,7 +573,9 @@ def test_another_checkpoint_takes_the_place_of_the_first(browser, tmp_path):
         pick(broken)
         page.get_by_text("it has no config.json").first.wait_for()
         pick(second)
-        page.get_by_text("The other one").first.wait_for()
+        for visitor in (page, other):
+            visitor.get_by_text("The other one").first.wait_for()
+        other.close()
         page.locator("#generate-prompt textarea").fill("a red ball")
         page.locator("#generate-run").click()
         wait_for(page, "done")

@@ -59,7 +59,8 @@ class Easel(Workbench):
         # is listed by an event of its own, which the stage sends when it has arrived.
         super().serve()
         shown = [self.chosen, self.details, self.download]
-        self.board.finished(publish, self.kept, [*shown, self.gallery], **QUICK)
+        # fast runs finish faster than this takes; the last of several must not be the one that is left out
+        self.board.finished(publish, self.kept, [*shown, self.gallery], trigger_mode="always_last", **QUICK)
         self.gallery.select(choose, self.kept, [self.board, *shown], **QUICK)
         if "random_seed" in self.controls:
             seeds = [self.controls["seed"], self.controls["random_seed"]]

@@ -134,7 +134,7 @@ def connect_maps(easel: Easel, button: gr.Button) -> None:
         concurrency_limit=None,
         **PRIVATE,
     )
-    easel.board.finished(predicted_map, [easel.kept, wanted], [image, made], **QUICK)
+    easel.board.finished(predicted_map, [easel.kept, wanted], [image, made], trigger_mode="always_last", **QUICK)
 
 
 def source_of(path: str | None, made: tuple[str, str | None]) -> str | None:

@@ -20,7 +20,7 @@ from dimoo.ui.easel import Easel
 from dimoo.ui.examples import build_examples
 from dimoo.ui.files import opened
 from dimoo.ui.stage import jpeg
-from dimoo.ui.workbench import PRIVATE, QUICK, Shop, warn
+from dimoo.ui.workbench import PRIVATE, QUICK, Shop
 
 HINT = "Paint over what should be drawn anew."
 MASKING = ("mask", "invert", "grow")  # controls that decide on the cells, beside the strokes
@@ -57,8 +57,9 @@ def build(shop: Shop) -> Easel:
     editor = controls["strokes"]
 
     def derive(values: Mapping[str, Any]) -> dict[Component, Any]:
-        canvas = {editor: canvas_for(values["image"], defaults)} if "image" in values else {}
-        return canvas | ({cells: ""} if values.keys() & {"image", *MASKING} else {})
+        if "image" in values:
+            return dict(zip(easel.derived, canvas_for(values["image"], defaults), strict=True))
+        return {cells: ""} if values.keys() & {*MASKING} else {}
 
     def request_of(**values: Any) -> Inpaint:
         return inpaint_request(defaults, **settle_seed(values))
@@ -69,7 +70,7 @@ def build(shop: Shop) -> Easel:
     easel.derive, easel.derived = derive, [editor, cells]
     easel.listen([easel.start.click, controls["prompt"].submit], request_of)
     easel.serve()
-    controls["image"].input(lambda path: (canvas_for(path, defaults), ""), controls["image"], [editor, cells], **QUICK)
+    controls["image"].input(lambda path: canvas_for(path, defaults), controls["image"], easel.derived, **QUICK)
     # what the preview shows depends on these as well: better none than a wrong one
     stale = [controls["mask"].change, controls["invert"].input, controls["grow"].input]
     gr.on(stale, None, None, cells, js="() => ''", **PRIVATE)
@@ -97,16 +98,15 @@ def mask_editor() -> gr.ImageEditor:
     )
 
 
-def canvas_for(path: str | None, defaults: Defaults) -> dict[str, Any] | None:
-    """The value of the editor for a picture: at its working size, without strokes."""
+def canvas_for(path: str | None, defaults: Defaults) -> tuple[dict[str, Any] | None, str]:
+    """The value of the editor for a picture, at its working size, without strokes; and, as HTML, why there is none."""
     try:
         picture = opened(path)
     except DimooError as error:
-        warn(str(error))
-        return None
+        return None, hint(str(error))
     if picture is None:
-        return None
-    return {"background": working(picture, defaults), "layers": [], "composite": None}
+        return None, ""
+    return {"background": working(picture, defaults), "layers": [], "composite": None}, ""
 
 
 def inpaint_request(
@@ -148,7 +148,6 @@ def cells_preview(
     try:
         picture, _, cells = inpainting(inpaint_request(defaults, image, strokes, mask, invert, grow=grow), defaults)
     except DimooError as error:
-        warn(str(error))
         return hint(str(error))
     words = f"{cells.sum()} of {cells.size} tokens will be redrawn"
     marked = jpeg(mark_cells(picture, cells), 88)
