@@ -57,6 +57,7 @@ def test_pictures_cross_the_border_of_processes(told, task):
 
 def test_answers_cross_the_border_of_processes(told):
     assert told["chat"]["done"] and told["chat"]["settings"]["answer"] is not None
+    assert told["own process"]
 
 
 def test_a_stop_reaches_the_other_process(told):

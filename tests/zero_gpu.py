@@ -100,7 +100,13 @@ def main(folder: str) -> None:
     devices = {str(p.device) for part in (pipeline.model, pipeline.vq) for p in part.parameters()}
     of_spaces.init, of_spaces.move = lambda card: None, lambda callback=None: arrive()
     run, sign = app.reserved_runner(pipeline), Path(folder).parent / "stop-sign"
-    here = os.getpid()
+    draw, note = pipeline.run, Path(folder).parent / "process"
+
+    def drawn(*request):
+        note.write_text(str(os.getpid()))
+        yield from draw(*request)
+
+    pipeline.run = drawn
     picture, mask = Image.new("RGB", (128, 128), "red"), Image.new("L", (128, 128), 255)
     told = {
         "devices": sorted(devices),
@@ -117,7 +123,7 @@ def main(folder: str) -> None:
     LocalContext.request.set(SimpleNamespace(headers=headers))
     told["over quota"] = outcome(run, Generate("a red ball", steps=60, count=3), sign)
     told["allowed"] = [path for path, _ in Scheduler.calls].count("/allow")
-    told["same process"] = os.getpid() == here
+    told["own process"] = note.read_text() != str(os.getpid())
     print("TOLD " + json.dumps(told))
 
 
