@@ -5,21 +5,24 @@ from argparse import ArgumentParser
 from collections import Counter
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import islice, product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from dimoo.__main__ import main
 from dimoo.edges import edge_pixels
 from dimoo.errors import DimooError
-from dimoo.evals import command, control, edit, fill, maps, references, seams, talk, views
+from dimoo.evals import ceiling, command, control, edit, fill, maps, references, seams, talk, views
 from dimoo.evals.bare import empty, untouched
 from dimoo.evals.cases import Case, Marks, Tally, every, held_out, next_scene, with_settings
 from dimoo.evals.letters import letter_of
-from dimoo.evals.regions import OFF, STRANGE, colours_off, strangest, things_off
+from dimoo.evals.regions import OFF, STRANGE, others, strangest, things_off
 from dimoo.evals.suite import CEILINGS, SUITE
 from dimoo.evals.things import as_is, compare
+from dimoo.outline import MODES
 from dimoo.tasks import Chat, Generate
 from dimoo.world.judge import Reading
 from dimoo.world.language import captioned_scene, description, questions
@@ -35,7 +38,7 @@ SCENE = Scene((BALL, CUBE), "beach")
 
 def read_as(scene, *things):
     """What a perfect judge would read."""
-    return Reading(scene.setting, things or scene.things, 1.0)
+    return Reading(scene.setting, things or scene.things)
 
 
 @pytest.fixture(scope="module")
@@ -160,11 +163,11 @@ def test_instructions_are_scored(kind):
         assert marks(read_as(after, *after.things, extra)).parts == {"asked": 1, "kept": 0}
         if old:
             rest = tuple(t for t in after.things if t != old[0])
-            assert marks(read_as(after, *rest) if rest else Reading(after.setting, (), 1.0)).parts["kept"] == 0
+            assert marks(read_as(after, *rest) if rest else Reading(after.setting, ())).parts["kept"] == 0
             other = replace(old[0], color="white" if old[0].color != "white" else "red")
             assert marks(read_as(after, *rest, other)).parts["kept"] == 0
         if new:
-            assert marks(Reading(after.setting, tuple(old), 1.0)).parts["asked"] == 0
+            assert marks(Reading(after.setting, tuple(old))).parts["asked"] == 0
             wrong = replace(new[0], color="white" if new[0].color != "white" else "red")
             assert marks(read_as(after, *old, wrong)).parts["asked"] == 0
         if kind == "remove":
@@ -174,7 +177,7 @@ def test_instructions_are_scored(kind):
             assert marks(read_as(after), letter="").parts == {"asked": 0, "kept": 1}
         setting = next(s for s in SETTINGS if s not in (before.setting, after.setting))
         part = "asked" if kind == "background" else "kept"
-        assert marks(Reading(setting, after.things, 1.0)).parts[part] == 0
+        assert marks(Reading(setting, after.things)).parts[part] == 0
 
 
 def test_new_things_may_stand_wherever_the_words_allow():
@@ -395,11 +398,24 @@ def test_control_demands_what_the_map_shows(kind):
 
 
 def test_subjects():
-    alone = render(Scene((replace(BALL, column=0, row=1),), "studio")).rgb
-    marks = partial(references.has_subject, BALL, "beach")
-    assert marks(render(SCENE).rgb).score == 1
-    assert marks(alone).parts == {"subject": 1, "setting": 0}
-    assert marks(render(SCENE.with_(things=(replace(BALL, color="green"),))).rgb).parts == {"subject": 0, "setting": 1}
+    marks = partial(references.has_subject, BALL, SCENE)
+
+    def parts(*things, setting="beach"):
+        return tuple(marks(render(Scene(things, setting)).rgb).parts.values())
+
+    assert list(marks(empty("beach")).parts) == ["subject", "others", "setting"]
+    assert parts(replace(BALL, column=0, size="small"), replace(CUBE, column=5), TREE) == (1, 1, 1)
+    assert parts(replace(BALL, column=0, row=1), setting="studio") == (1, 0, 0)
+    assert parts(BALL, replace(BALL, column=4)) == (1, 0, 1)
+    assert parts(replace(BALL, color="green"), CUBE) == (0, 1, 1)
+    twice = partial(references.has_subject, BALL, SCENE.with_(things=(BALL, CUBE, replace(CUBE, column=-1))))
+    assert twice(render(SCENE).rgb).parts == {"subject": 1, "others": 0, "setting": 1}
+
+
+def test_no_other_thing_of_a_prompt_does_for_the_subject():
+    for _, thing, lesson in islice(references.subjects(held_out("subject")), 60):
+        scene = lesson.target.scene
+        assert sum((t.kind, t.color) == (thing.kind, thing.color) for t in scene.things) == 1 and scene.setting != "studio"
 
 
 def test_styles(picture, without_ball):
@@ -412,6 +428,9 @@ def test_styles(picture, without_ball):
         assert marks(stylize(without_ball, style)).parts["content"] == 0
         extra = render(SCENE.with_(things=(BALL, CUBE, replace(TREE, size="large")))).rgb
         assert marks(stylize(extra, style)).parts["content"] == 0
+        other = render(SCENE.with_(things=(BALL, replace(CUBE, kind="cylinder", color="purple")))).rgb
+        wrong = marks(stylize(other, style)).parts
+        assert wrong["kinds"] == 0 and wrong["colours"] == (style == "pencil")  # which draws all of them grey
 
 
 def test_views():
@@ -424,11 +443,25 @@ def test_views():
     def other(*things, setting="beach", view="left"):
         return marks(render(Scene(things, setting, view)).rgb).parts
 
-    assert other(BALL, replace(CUBE, color="orange"))["colours"] == 0
+    assert other(BALL, replace(CUBE, color="orange"))["colours"] == other(BALL, replace(CUBE, color="purple"))["colours"] == 0
+    assert other(BALL, replace(CUBE, kind="cylinder"))["kinds"] == 0
     assert other(BALL)["things"] == 0
     assert other(BALL, CUBE, replace(TREE, size="large", column=-2))["nothing_else"] == 0
     assert other(BALL, CUBE, setting="snow")["setting"] == 0
     assert min(other(BALL, CUBE, view="right").values()) == min(other(BALL, CUBE, view="front").values()) == 0
+
+
+@pytest.mark.parametrize("kind", ["figure", "house", "rocket"])
+def test_nothing_does_for_another_colour_or_kind(kind):
+    """Of these only a part is painted, so that their colours are near each other."""
+    thing = Thing(kind, "orange", size="small", column=-2)
+    scene = Scene((thing, replace(CUBE, column=5)), "studio", "left")
+    truth = render(scene)
+    marks = partial(views.seen_from, scene, truth)
+    assert marks(np.asarray(truth.image.filter(ImageFilter.GaussianBlur(1.5)))).score == 1
+    for other in (*others(thing, "color"), *others(thing, "kind")):
+        rgb = render(scene.with_(things=(other, *scene.things[1:]))).rgb
+        assert marks(rgb).parts["kinds" if other.color == thing.color else "colours"] == 0, other
 
 
 def test_regions(picture, without_ball):
@@ -437,8 +470,6 @@ def test_regions(picture, without_ball):
     assert things_off(bare, picture.rgb, bare, picture.ids) == [1, 1]
     gone, kept = things_off(without_ball, picture.rgb, bare, picture.ids)
     assert gone > OFF > kept
-    gone, kept = colours_off(without_ball, picture.rgb, picture.ids)
-    assert gone > 0.1 > kept
     assert strangest(picture.rgb, without_ball, bare) > STRANGE > strangest(without_ball, picture.rgb, bare)
 
 
@@ -499,7 +530,7 @@ def test_an_interrupted_run_shows_what_there_is(options, answers, tmp_path, caps
 
 def test_progress_is_told_now_and_then():
     lines, times, scores = [], iter(range(0, 1000, 4)), {}
-    command.evaluate("describe", 8, scores, lambda case: case.truth(), lines.append, lambda: float(next(times)))
+    command.evaluate("describe", 8, scores, lambda case: case.truth(), report=lines.append, clock=lambda: float(next(times)))
     assert lines[-1] == "describe: 8 of 8, 1.000" and 2 <= len(lines) <= 4
     assert scores["describe"]["n"] == 8
 
@@ -509,3 +540,36 @@ def test_wrong_options(options, answers):
                            (["--task", "generate", "-n", "201"], "200 prompts")):  # fmt: skip
         with pytest.raises(DimooError, match=sentence):
             command.main(options(*argv))
+
+
+def test_the_best_that_can_be_reached_is_told_beside_scores(options, answers, monkeypatch, tmp_path, capsys):
+    asked, replies = answers
+    replies += [Image.new("RGB", (256, 256))] * 2
+    monkeypatch.setattr(command, "loaded", lambda options: SimpleNamespace(vq="tokenizer"))
+    monkeypatch.setattr(ceiling, "best_of", lambda vq, case: Image.fromarray(case.truth()) if vq else None)
+    path = tmp_path / "scores.json"
+    argv = ["--task", "predict", "-n", "2", "--json", str(path)]
+    assert command.main(options(*argv)) == 0
+    assert "at best 1.000" in capsys.readouterr().out
+    scores = json.loads(path.read_text())["predict"]
+    assert scores["ceiling"]["canny"] == 1 and scores["canny"] == 0
+    assert command.main(options(*argv, "--ceiling")) == 0
+    assert "at best" not in capsys.readouterr().out and len(asked) == 2
+    alone = json.loads(path.read_text())["predict"]
+    assert alone == scores["ceiling"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "modes", "caches"),
+    [
+        ([], MODES, [False, True]),
+        (["--cache"], MODES, [True]),
+        (["--mode", "nf4"], ["nf4"], [False, True]),
+        (["--mode", "nf4", "--cache"], ["nf4"], [True]),
+    ],
+)
+def test_memory_is_told_of_the_ways_that_are_asked_for(checkpoint, tmp_path, argv, modes, caches):
+    path = tmp_path / "memory.json"
+    assert main(["memory", "--checkpoint", str(checkpoint), "--size", "64x64", "--json", str(path), *argv]) == 0
+    runs = json.loads(path.read_text())["memory"]["runs"]
+    assert [(run["mode"], run["with cache"]) for run in runs] == list(product(modes, caches))

@@ -5,7 +5,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dimoo.cli import checkpoint_options, loaded
@@ -50,13 +49,17 @@ def main(options: argparse.Namespace) -> int:
     def result(case: Case) -> Image | str:
         return result_of(pipeline, with_settings(case.request, settings))
 
+    def best(case: Case) -> Image:
+        return ceiling.best_of(pipeline.vq, case)
+
     scores: dict[str, Any] = {}
     try:
         for task in tasks:
             if task == "tokenizer":
                 scores[task] = tokenizer.evaluate(pipeline.vq, options.count)
             else:
-                evaluate(task, options.count, scores, partial(ceiling.best_of, pipeline.vq) if options.ceiling else result)
+                beside = best if task in CEILINGS and not options.ceiling else None
+                evaluate(task, options.count, scores, best if options.ceiling else result, beside)
     finally:  # after Ctrl-C, what there is
         show(scores)
         if options.json and scores:
@@ -73,36 +76,40 @@ def evaluate(
     count: int,
     scores: dict[str, Any],
     result: Callable[[Case], Image | str],
+    best: Callable[[Case], Image] | None = None,
     report: Callable[[str], None] = _report,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Writes the scores of `count` cases of a task into scores[task], also when it is interrupted.
 
-    result: makes what is scored. Raises DimooError if there are not so many cases.
+    result: makes what is scored; best: what is scored beside it, as "ceiling". Raises DimooError if there are not so many cases.
     """
-    tally, last = Tally(), clock()
+    tally, most, last = Tally(), Tally(), clock()
     try:
         for case in SUITE[task].cases(count):
             tally.add(case.category, case.judge(result(case)))
+            if best:
+                most.add(case.category, case.judge(best(case)))
             if clock() - last >= EVERY or tally.count == count:
                 last = clock()
                 report(f"{task}: {tally.count} of {count}, {tally.scores()['overall']:.3f}")
     finally:
         if tally.count:
-            scores[task] = tally.scores()
+            scores[task] = tally.scores() | ({"ceiling": most.scores()} if most.count else {})
 
 
 def show(scores: Mapping[str, Any]) -> None:
-    """Prints a table per task: categories with their targets and parts."""
+    """Prints a table per task: categories with their targets, ceilings and parts."""
     for task, values in scores.items():
         known = SUITE.get(task)
         print(f"{task}: {known.title}, {values['n']} cases" if known else f"{task}, {values['n']} pictures")
-        parts, targets = values.get("parts", {}), known.targets if known else {}
+        parts, ceiling, targets = values.get("parts", {}), values.get("ceiling", {}), known.targets if known else {}
         for name, value in values.items():
             if isinstance(value, float):
-                line = f"  {name:<20}{value:.3f}{verdict(value, targets.get(name))}{listed(parts.get(name, {}))}"
+                best = f"  at best {ceiling[name]:.3f}" if name in ceiling else ""
+                line = f"  {name:<20}{value:.3f}{verdict(value, targets.get(name))}{best}{listed(parts.get(name, {}))}"
                 print(line.rstrip())
-            elif isinstance(value, dict) and name != "parts":
+            elif isinstance(value, dict) and name not in ("parts", "ceiling"):
                 print(f"  {name:<20}{listed(value)}")
     sys.stdout.flush()
 

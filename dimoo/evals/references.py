@@ -1,40 +1,56 @@
 """Pictures after a reference: its object in a new scene, or its style on another content."""
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 
 import numpy as np
 from PIL import Image
 
 from dimoo.evals.bare import empty
 from dimoo.evals.cases import Case, Marks, every, held_out, next_scene
-from dimoo.evals.regions import OFF, STRANGE, strangest, things_off
+from dimoo.evals.regions import OFF, STRANGE, all_likest, strangest, things_off
 from dimoo.evals.things import alike
 from dimoo.tasks import Edit
 from dimoo.world.judge import read
-from dimoo.world.lessons import LESSONS, Shot
+from dimoo.world.lessons import LESSONS, Lesson, Shot
 from dimoo.world.render import Picture, render
 from dimoo.world.scene import STYLES, Scene, Thing, random_thing
 from dimoo.world.styles import stylize
 
 
-def has_subject(thing: Thing, setting: str, rgb: np.ndarray) -> Marks:
-    """subject: a thing of the kind and colour of the reference is read; setting: it is where the prompt wants it."""
+def has_subject(thing: Thing, scene: Scene, rgb: np.ndarray) -> Marks:
+    """subject: a thing of the kind and colour of the reference is read; others: so is the rest of the scene, which the prompt
+    names; setting: it is the scene's.
+    """
     reading = read(rgb)
-    return every(subject=any(alike(t, thing, ("kind", "color")) for t in reading.things), setting=reading.setting == setting)
+    wanted, seen = (Counter((t.kind, t.color) for t in things) for things in (scene.things, reading.things))
+    missing, subject = wanted - seen, (thing.kind, thing.color)
+    return every(subject=subject not in missing, others=not missing.keys() - {subject}, setting=reading.setting == scene.setting)
+
+
+def subjects(rngs: Iterator[np.random.Generator]) -> Iterator[tuple[np.random.Generator, Thing, Lesson]]:
+    """Endless things that are to be drawn in a scene, with the generator and the lesson.
+
+    No other thing of the scene has its kind and colour, lest one do that the prompt names; and the scene is never in a studio,
+    where the references stand: a copy shall not do.
+    """
+    while True:
+        rng, scene = next_scene(rngs, lambda scene: scene.setting != "studio")
+        lesson = LESSONS["subject"](rng, Shot(scene))
+        (thing,) = lesson.inputs[0].scene.things
+        if sum(alike(thing, t, ("kind", "color")) for t in scene.things) == 1:
+            yield rng, thing, lesson
 
 
 def subject_cases(count: int) -> Iterator[Case]:
-    """`count` things to draw in held-out scenes; never in a studio, where the references stand: a copy shall not do."""
-    rngs = held_out("subject")
-    for i in range(count):
-        rng, scene = next_scene(rngs, lambda scene: scene.setting != "studio")
-        lesson = LESSONS["subject"](rng, Shot(scene))
+    """`count` things to draw in held-out scenes."""
+    for i, (rng, thing, lesson) in enumerate(islice(subjects(held_out("subject")), count)):
         given = Image.fromarray(lesson.inputs[0].draw())
         request = Edit(given, "subject", str(rng.choice(lesson.texts)), seed=i)
-        (thing,) = lesson.inputs[0].scene.things
-        yield Case("subject", request, partial(has_subject, thing, scene.setting), lesson.target.draw)
+        yield Case("subject", request, partial(has_subject, thing, lesson.target.scene), lesson.target.draw)
 
 
 def nearest_style(rgb: np.ndarray, content: np.ndarray) -> str:
@@ -44,10 +60,18 @@ def nearest_style(rgb: np.ndarray, content: np.ndarray) -> str:
 
 
 def styled(scene: Scene, content: Picture, style: str, rgb: np.ndarray) -> Marks:
-    """style: the result is nearer to the content in that style than in any other; content: its things are there, no others."""
+    """style: the result is nearer to the content in that style than in any other; content: its things are there, no others.
+
+    kinds and colours are those of its things; a pencil draws all colours grey.
+    """
     truth, bare = stylize(content.rgb, style), stylize(empty(scene.setting, *content.image.size), style)
     there = max(things_off(rgb, truth, bare, content.ids), default=0) <= OFF
-    return every(style=nearest_style(rgb, content.rgb) == style, content=there and strangest(rgb, truth, bare) <= STRANGE)
+    return every(
+        style=nearest_style(rgb, content.rgb) == style,
+        content=there and strangest(rgb, truth, bare) <= STRANGE,
+        kinds=all_likest("kind", rgb, scene, content.ids, style),
+        colours=style == "pencil" or all_likest("color", rgb, scene, content.ids, style),
+    )
 
 
 def style_cases(count: int) -> Iterator[Case]:

@@ -15,7 +15,6 @@ from dimoo.world.language import captioned_scene
 from dimoo.world.render import render
 from dimoo.world.scene import SETTINGS
 
-ATTRIBUTES = ("found", "kind", "color", "size", "place")
 FIRST_SEED = 30_000_000
 
 

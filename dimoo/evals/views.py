@@ -8,7 +8,7 @@ import numpy as np
 
 from dimoo.evals.bare import empty
 from dimoo.evals.cases import Case, Marks, every, held_out, next_scene
-from dimoo.evals.regions import COLOUR, OFF, STRANGE, colours_off, strangest, things_off
+from dimoo.evals.regions import OFF, STRANGE, all_likest, strangest, things_off
 from dimoo.tasks import DIRECTIONS, Edit
 from dimoo.world.render import Picture, render
 from dimoo.world.scene import SETTINGS, Scene
@@ -23,7 +23,7 @@ def nearest_setting(rgb: np.ndarray, truth: np.ndarray, scene: Scene) -> str:
 
 
 def seen_from(scene: Scene, truth: Picture, rgb: np.ndarray) -> Marks:
-    """setting: it is the same; things: each is where it is seen from this side, and in its colour; nothing else is there.
+    """setting: it is the same; things: each is where it is seen from this side, of its kind and colour; nothing else is there.
 
     truth: the render of the scene from its view.
     """
@@ -31,7 +31,8 @@ def seen_from(scene: Scene, truth: Picture, rgb: np.ndarray) -> Marks:
     return every(
         setting=nearest_setting(rgb, truth.rgb, scene) == scene.setting,
         things=max(things_off(rgb, truth.rgb, bare, truth.ids), default=0) <= OFF,
-        colours=max(colours_off(rgb, truth.rgb, truth.ids), default=0) <= COLOUR,
+        kinds=all_likest("kind", rgb, scene, truth.ids),
+        colours=all_likest("color", rgb, scene, truth.ids),
         nothing_else=strangest(rgb, truth.rgb, bare) <= STRANGE,
     )
 
