@@ -28,7 +28,6 @@ def test_reads_ground_truth_sharp_and_blurred():
         reading = read(np.asarray(picture))
         assert reading.setting == scene.setting
         assert len(reading.things) == len(scene.things)
-        assert reading.fit > 0.95
         sharp += right(np.asarray(picture), scene)
         blurred += right(np.asarray(picture.filter(ImageFilter.GaussianBlur(1.5))), scene)
     assert np.mean(sharp) >= 0.98
@@ -37,8 +36,7 @@ def test_reads_ground_truth_sharp_and_blurred():
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_finds_nothing_in_an_empty_setting(setting):
-    reading = read(render(Scene((), setting)).rgb)
-    assert reading == Reading(setting, (), 1.0)
+    assert read(render(Scene((), setting)).rgb) == Reading(setting, ())
 
 
 def test_a_recoloured_thing_changes_the_reading():
@@ -56,7 +54,7 @@ def test_reads_other_aspects():
 def test_is_not_fooled_by_a_flat_patch():
     rgb = render(Scene((), "meadow")).rgb.copy()
     rgb[120:220, 96:160] = np.asarray(Image.new("RGB", (1, 1), "fuchsia"))[0, 0]
-    assert read(rgb).fit < 0.93  # whatever it takes the patch for, the picture is not explained
+    assert read(rgb) == Reading("meadow", ())
 
 
 def test_no_thing_is_read_twice():
@@ -69,15 +67,15 @@ def test_no_thing_is_read_twice():
 def test_matches_pairs_each_thing_once():
     a, b = Thing("ball", "red", column=0), Thing("ball", "red", column=1)
     far = Thing("cone", "blue", column=5)
-    assert matches(Reading("snow", (b,), 1.0), Scene((a, b))) == [(a, b), (b, None)]
-    assert matches(Reading("snow", (b, a), 1.0), Scene((a, b))) == [(a, a), (b, b)]
-    assert matches(Reading("snow", (far,), 1.0), Scene((a,))) == [(a, None)]
+    assert matches(Reading("snow", (b,)), Scene((a, b))) == [(a, b), (b, None)]
+    assert matches(Reading("snow", (b, a)), Scene((a, b))) == [(a, a), (b, b)]
+    assert matches(Reading("snow", (far,)), Scene((a,))) == [(a, None)]
 
 
 def test_fulfilled():
     left, right_ = Thing("ball", "red", column=-3), Thing("ball", "red", column=3)
     cube = Thing("cube", "blue", column=0, row=2)
-    reading = Reading("snow", (left, right_, cube), 1.0)
+    reading = Reading("snow", (left, right_, cube))
     for wanted, category, relation, expected in [
         ((("ball", None, 1),), "single object", None, True),
         ((("ball", None, 1),), "counting", None, False),  # there are two

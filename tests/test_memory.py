@@ -200,8 +200,8 @@ def test_other_errors_stay_what_they_are():
 def test_the_command_knows_the_published_model(tmp_path, capsys):
     place = tmp_path / "memory.json"
     assert main(["memory", "--checkpoint", f"{PUBLISHED}@main", "--size", "512x512", "--mode", "nf4", "--json", str(place)]) == 0
-    (run,) = json.loads(place.read_text())["memory"]["runs"]
-    assert (run["mode"], run["with cache"]) == ("nf4", False)
+    run, cached = json.loads(place.read_text())["memory"]["runs"]
+    assert (run["mode"], run["with cache"], cached["with cache"]) == ("nf4", False, True)
     assert f"{run['total'] / 1e9:.2f}" in capsys.readouterr().out
     assert 6e9 < run["weights"] < run["total"] < 7e9
 

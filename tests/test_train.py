@@ -11,10 +11,11 @@ import torch
 
 import dimoo
 from dimoo import layout
+from dimoo.__main__ import main
 from dimoo.config import LLaDAConfig
 from dimoo.model import rotary_tables, rotate
 from dimoo.preview import fit
-from dimoo.train import data
+from dimoo.train import data, tokenizer
 from dimoo.train import run as run_module
 from dimoo.train.data import TAUGHT, Example, Family, Teacher, encode_families, fingerprint, mask_cells, name_of
 from dimoo.train.muon import Muon
@@ -452,6 +453,25 @@ def test_a_decoder_is_trained_further_with_the_same_codes(vq, tmp_path):
     after = VQModel.load(tmp_path / "run" / "vqvae")
     assert fingerprint(after) == fingerprint(before)
     assert not torch.equal(after.decoder.conv_in.weight, before.decoder.conv_in.weight)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_last_fifth_sees_pictures_however_small_the_batch(tmp_path, monkeypatch, batch):
+    seen = []
+    monkeypatch.setattr(tokenizer, "picture_pool", lambda count, seed: np.random.default_rng(seed).integers(
+        256, size=(count, 256, 256, 3), dtype=np.uint8))  # fmt: skip
+    monkeypatch.setattr(Run, "progress", property(lambda run: 0.9 if run.step < 2 else 1))
+    monkeypatch.setattr(Run, "report", lambda run, **values: seen.append(values))
+    train_tokenizer(tmp_path, 1, pictures=1, batch=batch)
+    assert len(seen) == 2 and all(math.isfinite(value) for values in seen for value in values.values())
+
+
+@pytest.mark.parametrize("what", ["tokenizer", "model"])
+@pytest.mark.parametrize("wrong", ["--minutes 0", "--minutes -3", "--minutes nan", "--batch 0", "--pictures 0", "--seed -1"])
+def test_numbers_that_no_training_can_have(tmp_path, capsys, what, wrong):
+    name, value = wrong.split()
+    assert main(["train", what, "-o", str(tmp_path / "run"), f"{name}={value}"]) == 2
+    assert f"give {name}" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_a_log_that_was_cut_off_is_read(tmp_path):

@@ -87,8 +87,8 @@ def test_no_more_things_than_there_is_room_for():
 def test_same_scene_same_pixels():
     first, second = render(TWO), render(TWO)
     assert first.rgb.shape == (256, 256, 3) and first.rgb.dtype == np.uint8
-    assert first.depth.shape == first.ids.shape == (256, 256) and first.normals.shape == (256, 256, 3)
-    for name in ("rgb", "depth", "ids", "normals"):
+    assert first.depth.shape == first.ids.shape == (256, 256)
+    for name in ("rgb", "depth", "ids"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
@@ -116,7 +116,7 @@ def test_moved_by_cells_a_thing_looks_the_same(kind, column, row):
     here, there = render(Scene((thing,))), render(Scene((replace(thing, column=column, row=row),)))
     back = (CELL * (row - 1), -CELL * column)
     assert (here.ids == 0).sum() > 1000
-    for name, share in (("ids", 1), ("normals", 1), ("rgb", 0.9)):  # the ground shines through the pixels of the outline
+    for name, share in (("ids", 1), ("rgb", 0.9)):  # the ground shines through the pixels of the outline
         was, now = getattr(here, name), np.roll(getattr(there, name), back, axis=(0, 1))
         same = (now == was).reshape(256, 256, -1).all(axis=2)
         assert same[here.ids == 0].mean() >= share
@@ -142,7 +142,6 @@ def test_depth_and_ids_agree():
     assert (picture.depth[thing] <= bare[thing]).all() and (picture.depth[thing] < bare[thing]).mean() > 0.95
     np.testing.assert_array_equal(picture.depth[~thing], bare[~thing])
     assert picture.depth[picture.ids == 1].max() < picture.depth[picture.ids == 0].min()  # row 0 stands before row 2
-    np.testing.assert_allclose(np.linalg.norm(picture.normals[thing], axis=1), 1, atol=1e-3)
     assert (np.diff(empty[100:, 0]) < 0).all()  # the ground comes nearer downwards
 
 

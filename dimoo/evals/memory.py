@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--checkpoint", metavar="NAME", help="folder or hub id; the published one is known without a download")
     parser.add_argument("--size", type=size, metavar="WxH", help="pixels, such as 1024x1024 (default: the checkpoint's)")
     parser.add_argument("--mode", choices=MODES, help="how weights are loaded (default: a table of all)")
-    parser.add_argument("--cache", action="store_true", help="with keys and values kept between steps")
+    parser.add_argument("--cache", action="store_true", help="only with keys and values kept between steps")
     parser.add_argument("--measure", action="store_true", help="compare estimates with measured peaks of three small bodies")
     parser.add_argument("--json", metavar="FILE", help="also write the numbers as JSON, in bytes")
 
@@ -72,10 +73,10 @@ def main(options: argparse.Namespace) -> int:
 
 
 def estimate(checkpoint: str | None, size: tuple[int, int] | None, mode: str | None, cache: bool) -> dict[str, Any]:
-    """Bytes for a guided text to image run; mode None: every mode, with and without the cache."""
+    """Bytes for a guided text to image run; mode None: in every mode; cache False: without and with the cache."""
     from dimoo.checkpoint import default_checkpoint, outline_of
 
-    ways = [(mode, cache)] if mode else [(mode, cache) for mode in MODES for cache in (False, True)]
+    ways = product([mode] if mode else MODES, [True] if cache else [False, True])
     name, runs = checkpoint or default_checkpoint(), []
     for mode, cache in ways:
         outline, defaults = outline_of(name, mode)

@@ -4,6 +4,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dimoo.errors import DimooError
+
 
 def arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("what", choices=("tokenizer", "model"), help="the image tokenizer, or the transformer on its codes")
@@ -12,23 +14,33 @@ def arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--tokenizer", default="runs/tokenizer/vqvae", metavar="DIR", help="model: folder of the image tokenizer")
     parser.add_argument("--codes-of", metavar="DIR", help="tokenizer: train the decoder of this one further, and keep its codes")
     parser.add_argument("--tasks", choices=("generate", "all"), default="all", help="model: text to image alone, or every task")
-    parser.add_argument("--pictures", type=int, default=None, metavar="N", help="pictures or scenes to draw for training")
+    parser.add_argument("--pictures", type=int, default=4000, metavar="N", help="pictures or scenes to draw (default: 4000)")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="tokenizer: pictures a step (default: 16)")
     parser.add_argument("--seed", type=int, default=0)
 
 
 def main(options: argparse.Namespace) -> int:
+    check(options)
     folder = Path(options.output or f"runs/{options.what}")
     if options.what == "tokenizer":
         from dimoo.train.tokenizer import train_tokenizer
 
-        train_tokenizer(
-            folder, options.minutes, options.pictures or 4000, options.batch, seed=options.seed, codes_of=options.codes_of
-        )
+        train_tokenizer(folder, options.minutes, options.pictures, options.batch, seed=options.seed, codes_of=options.codes_of)
         print(folder / "vqvae")
     else:
         from dimoo.train.transformer import train_transformer
 
-        train_transformer(folder, options.tokenizer, options.minutes, options.tasks, options.pictures or 4000, seed=options.seed)
+        train_transformer(folder, options.tokenizer, options.minutes, options.tasks, options.pictures, seed=options.seed)
         print(folder / "checkpoint")
     return 0
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raises DimooError for numbers that no training can have."""
+    if not options.minutes > 0:
+        raise DimooError("Training takes time: give --minutes more than 0.")
+    for name in ("pictures", "batch"):
+        if getattr(options, name) < 1:
+            raise DimooError(f"Training needs pictures: give --{name} 1 or more.")
+    if options.seed < 0:
+        raise DimooError("A seed is not negative: give --seed 0 or more.")

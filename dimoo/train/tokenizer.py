@@ -117,7 +117,6 @@ def start_linear(model: VQModel, images: Tensor) -> None:
 
 def training_picture(seed: int) -> np.ndarray:
     """One of the world's pictures, (256, 256, 3) uint8: six in ten plain, the rest other views, styles and maps."""
-    torch.set_num_threads(1)
     rng = np.random.default_rng(seed)
     scene = world.random_scene(rng, count=int(rng.integers(1, 5)))
     kind = rng.random()
@@ -282,7 +281,8 @@ def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, ba
     while run.tick():
         rng = np.random.default_rng((seed, run.step))
         whole = run.progress > 0.8  # the last fifth sees whole pictures, borders included
-        x = crops(drawn, rng, batch // 4 if whole else batch, 256 if whole else 128).contiguous(memory_format=torch.channels_last)
+        shown = (max(1, batch // 4), 256) if whole else (batch, 128)
+        x = crops(drawn, rng, *shown).contiguous(memory_format=torch.channels_last)
         z = model.latents(x).float()
         q = round_to_levels(z.detach())
         y = model.reconstruct(z + (q - z).detach()).float()

@@ -63,11 +63,10 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the judge sees. `fit` is the share of pixels that the reading explains."""
+    """What the judge sees."""
 
     setting: str
     things: tuple[Thing, ...]
-    fit: float
 
     @property
     def scene(self) -> Scene:
@@ -209,7 +208,7 @@ def read(rgb: np.ndarray, most: int = 6) -> Reading:
             found.things.append((thing, drawing))
         found.rebuild()
     things = tuple(sorted((t for t, _ in found.things), key=lambda t: (t.column, t.row)))
-    return Reading(setting, things, float((found.error < 0.02).mean()))
+    return Reading(setting, things)
 
 
 def matches(reading: Reading, scene: Scene) -> list[tuple[Thing, Thing | None]]:

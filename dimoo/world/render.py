@@ -18,12 +18,11 @@ from dimoo.world.sprites import sprite
 
 @dataclass
 class Picture:
-    """rgb (h, w, 3) uint8; depth (h, w) float32 in units; ids (h, w) int8, index of the thing or -1; normals (h, w, 3)."""
+    """rgb (h, w, 3) uint8; depth (h, w) float32 in units; ids (h, w) int8, index of the thing or -1."""
 
     rgb: np.ndarray
     depth: np.ndarray
     ids: np.ndarray
-    normals: np.ndarray
 
     @property
     def image(self) -> Image.Image:
@@ -49,8 +48,7 @@ def render(scene: Scene, width: int = 256, height: int = 256, canvas: Canvas | N
     shape = color.shape[:2]
     ground = ground_depth(canvas, samples)
     nearest, ids = np.full(shape, FAR, np.float32), np.full(shape, -1, np.int8)
-    light, normals = np.ones(shape, np.float32), np.zeros((*shape, 3), np.float32)
-    normals[..., 1] = 1
+    light = np.ones(shape, np.float32)
 
     def moved(y, x, column: int, row: int):
         """Places on the canvas of a sprite's samples (y, x), and which of them are on it."""
@@ -70,9 +68,9 @@ def render(scene: Scene, width: int = 256, height: int = 256, canvas: Canvas | N
         nearer = depth < nearest[y, x]
         on[on] = nearer
         y, x = y[nearer], x[nearer]
-        nearest[y, x], ids[y, x], normals[y, x] = depth[nearer], index, s.normal[on]
+        nearest[y, x], ids[y, x] = depth[nearer], index
         color[y, x] = s.colors(scene.setting, s.albedo(thing.color), thing.material == "metal")[on]
     rgb = sum(color[i::samples, j::samples] for i in range(samples) for j in range(samples)) / np.float32(samples**2)
     rgb = (np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
     depth = np.minimum(nearest, ground)
-    return Picture(rgb, depth[::samples, ::samples], ids[::samples, ::samples], normals[::samples, ::samples])
+    return Picture(rgb, depth[::samples, ::samples], ids[::samples, ::samples])
