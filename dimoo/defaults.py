@@ -57,6 +57,7 @@ class Defaults:
     max_area: int = 2048 * 2048
     edit_guidance: float = 2.5
     edit_guidance_image: float = 4.0
+    edit_temperature: float = 0.7
     edit_keep: float = 0.0
     edit_side: int = 512
     chat_sides: tuple[int, int] = (512, 1024)
@@ -113,7 +114,8 @@ class Defaults:
         if task == "generate":
             values |= {"width": self.width, "height": self.height}
         if task == "edit":
-            values |= {"guidance": self.edit_guidance, "guidance_image": self.edit_guidance_image, "keep": self.edit_keep}
+            names = ("guidance", "guidance_image", "temperature", "keep")
+            values |= {name: getattr(self, f"edit_{name}") for name in names}
         return values
 
     def check_area(self, width: int, height: int) -> None:
