@@ -74,7 +74,7 @@ def working_size(size: Size, area: int, cell: int = 16, smallest: int = 64, keep
 
 
 def bring(picture: Image.Image, size: Size, cell: int = 16) -> Image.Image:
-    """The picture at its working size: cropped if that is all it takes, and else scaled."""
+    """The picture at its working size: cropped if that is all it takes, else scaled."""
     return whole_cells(picture, cell) if size == cropped_size(picture.size, cell) else cover(picture, size)
 
 

@@ -59,7 +59,7 @@ def build(shop: Shop) -> Easel:
     def derive(values: Mapping[str, Any]) -> dict[Component, Any]:
         if "image" in values:
             return dict(zip(easel.derived, canvas_for(values["image"], defaults), strict=True))
-        return {cells: ""} if values.keys() & {*MASKING} else {}
+        return {cells: ""} if values.keys() & set(MASKING) else {}
 
     def request_of(**values: Any) -> Inpaint:
         return inpaint_request(defaults, **settle_seed(values))
