@@ -7,6 +7,9 @@ Source: technical report, arXiv 2510.06308, section 3; LLaDA's public configurat
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -141,10 +144,10 @@ class DiMOO(PreTrainedModel):
         """Of the weights, as a person reads it."""
         return self.quantized or str(self.dtype).removeprefix("torch.")
 
-    def hidden(
+    def states(
         self, packed: Packed, cache: KeyValueCache | None = None, queries: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Hidden states after the final norm, (N, d), or (Q, d) for the rows `queries`.
+    ) -> Iterator[torch.Tensor]:
+        """The residual stream after each block in turn, (N, d), or (Q, d) for the rows `queries`.
 
         queries: (Q,) long rows of the packing in rising order; only these are computed, and the cache, which
         an earlier full pass over the same packing has filled, stands in for the others.
@@ -161,7 +164,14 @@ class DiMOO(PreTrainedModel):
         x = body["wte"](ids)
         for block in body["blocks"]:
             x = block(x, cos, sin, sequences, cache, queries)
-        return body["ln_f"](x)
+            yield x
+
+    def hidden(
+        self, packed: Packed, cache: KeyValueCache | None = None, queries: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Hidden states after the last block and the final norm; arguments as of `states`."""
+        (last,) = deque(self.states(packed, cache, queries), maxlen=1)
+        return self.model["transformer"]["ln_f"](last)
 
     def logits(self, hidden: torch.Tensor, vocab: slice = slice(None)) -> torch.Tensor:
         """float32 logits (rows, size of the slice) of hidden states (rows, d).

@@ -21,11 +21,12 @@ from dimoo.train.data import TAUGHT, Example, Family, Teacher, encode_families, 
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, cosine
 from dimoo.train.tokenizer import Optimizer, grid_codebook, keep_local, save_tokenizer, train_tokenizer
-from dimoo.train.transformer import GIVEN, NEIGHBOURS, SIZE, export, loss_of, new_model, optimizers, shares
+from dimoo.train.transformer import GIVEN, NEIGHBOURS, SIZE, Reader, export, losses_of, new_model, optimizers, shares
 from dimoo.train.words import TEXT_IDS, toytown_words, write_tokenizer
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.world.language import benchmark_prompts, captioned_scene, questions
+from dimoo.world.parts import LABELS, parts
 
 CODES = 64
 
@@ -82,7 +83,8 @@ def texts_of(vocab, example):
 
 def picture_example(cells, answer=None):
     blank = torch.zeros(cells, dtype=torch.long)
-    return Example(blank, torch.arange(cells), blank, answer or cells, torch.zeros(cells, dtype=torch.bool))
+    things, labels = torch.zeros(cells, dtype=torch.bool), torch.zeros(cells, len(LABELS), dtype=torch.long)
+    return Example(blank, torch.arange(cells), blank, answer or cells, things, labels)
 
 
 def test_mask_cells_as_published():
@@ -342,20 +344,24 @@ def test_a_tiny_model_learns_and_is_exported(config, vocab, vq, codes, families,
     model = new_model(config, vq.codebook, seed=0)
     constant = {name: np.full_like(grid, i % 3) for i, (name, grid) in enumerate(codes.items())}
     batches = Teacher(vocab, constant, families).batches(900, 0, lambda: {"generate": 1.0})
-    muon, adam = optimizers(model, 0.02)
+    reader = Reader(config)
+    muon, adam = optimizers(model, reader, 0.02)
     generator = torch.Generator().manual_seed(0)
-    losses = []
+    losses, readings = [], []
     for examples in itertools.islice(batches, 15):
         masked = [mask_cells(example, generator) for example in examples]
-        loss = loss_of(model, examples, masked)
+        loss, read = losses_of(model, reader, examples, masked)
         assert loss.shape == (sum(map(int, map(torch.sum, masked))),)
-        model.zero_grad()
-        loss.mean().backward()
+        for optimizer in (muon, adam):
+            optimizer.zero_grad()
+        (loss.mean() + read).backward()
         muon.step()
         adam.step()
         losses.append(loss.mean().item())
+        readings.append(read.item())
     assert losses[0] > 5
     assert np.mean(losses[-3:]) < 0.6 * losses[0]
+    assert readings[0] == pytest.approx(sum(map(math.log, LABELS))) and np.mean(readings[-3:]) < 0.5 * readings[0]
 
     save_tokenizer(vq, tmp_path / "vqvae")
     preview = fit(vq, torch.from_numpy(np.stack([g for g in codes.values() if g.shape == (16, 16)])).long(), cell_pixels=8)
@@ -367,7 +373,7 @@ def test_a_tiny_model_learns_and_is_exported(config, vocab, vq, codes, families,
     examples = next(batches)
     with torch.inference_mode():
         masked = [mask_cells(example, generator) for example in examples]
-        first, second = (loss_of(m, examples, masked).mean().item() for m in (model, pipeline.model))
+        first, second = (losses_of(m, reader, examples, masked)[0].mean().item() for m in (model, pipeline.model))
     assert first == pytest.approx(second, abs=0.02)  # weights went through float16
     *_, frame = pipeline.run(dimoo.Generate("a red ball", seed=0, steps=2))
     assert frame.image.size == (256, 256)
@@ -380,13 +386,26 @@ def test_only_masked_cells_count(config, vocab, teacher):
     masked[0][3] = masked[-1][0] = masked[-1][5] = True
     before = examples[0].ids.clone()
     with torch.inference_mode():
-        loss = loss_of(model, examples, masked)
+        loss, _ = losses_of(model, Reader(config), examples, masked)
     assert torch.equal(examples[0].ids, before)
     # with zero output projections a masked cell's logits depend on its own embedding, the mask's, alone
     hidden = model.model["transformer"]["ln_f"](model.model["transformer"]["wte"](torch.tensor(vocab.ids.mask)))
     logits = model.model["transformer"]["ff_out"](hidden)
     target = torch.cat([example.targets[mask] for example, mask in zip(examples, masked, strict=True)])
     torch.testing.assert_close(loss, torch.logsumexp(logits, 0) - logits[target], atol=1e-4, rtol=1e-4)
+
+
+def test_labels_belong_to_the_cells_of_all_pictures(vocab, families):
+    """In the order of the sequence: pictures whose codes are their labels."""
+    codes = {name_of(s): parts(s.scene, s.rows, s.columns)[..., 0] for f in families for s in f.shots}
+    given = set()
+    for kind in ("crowd", "generate", "lesson", "chat"):
+        batches = Teacher(vocab, codes, families).batches(300, 2, lambda kind=kind: {kind: 1.0})
+        for example in itertools.chain.from_iterable(itertools.islice(batches, 40)):
+            shown = torch.cat([ids[ids >= vocab.image_offset] for ids in (example.ids, example.targets)]) - vocab.image_offset
+            assert torch.equal(example.labels[:, 0], shown) and example.labels.shape[1] == len(LABELS)
+            given.add((kind, len(shown) > len(example.targets)))
+    assert given == {("crowd", False), ("generate", False), ("lesson", True), ("lesson", False), ("chat", True)}
 
 
 def test_given_pictures_lie_where_heads_look(vocab):

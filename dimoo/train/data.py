@@ -9,7 +9,7 @@ import hashlib
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -26,6 +26,7 @@ from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.world.language import DESCRIBE, benchmark_prompts, caption, captioned_scene, description, questions
 from dimoo.world.lessons import LESSONS, Lesson, Shot
+from dimoo.world.parts import parts
 from dimoo.world.render import render
 from dimoo.world.scene import random_scene
 
@@ -125,7 +126,7 @@ class Example:
     """A sequence with masks in all its targets. cells (n,): their places; targets (n,): what belongs there.
 
     answer: how many of them are the answer itself, before its padding (n for pictures). things (n,) bool: cells that differ
-    from the empty setting, for the log.
+    from the empty setting, for the log. labels (m, len(LABELS)): what the cells of all its pictures show, see `world.parts`.
     """
 
     ids: Tensor
@@ -133,6 +134,7 @@ class Example:
     targets: Tensor
     answer: int
     things: Tensor
+    labels: Tensor
 
 
 class Teacher:
@@ -145,9 +147,20 @@ class Teacher:
         self.taught = [family for family in families if family.lessons]
         self.held_out = {prompt.text for prompt in benchmark_prompts()}
         self.empty = self._empty()
+        self._labels: dict[tuple, Tensor] = {}
 
     def grid(self, shot: Shot) -> Tensor:
         return torch.from_numpy(self.codes[name_of(shot)]).long()
+
+    def labels(self, shots: Sequence[Shot]) -> Tensor:
+        """(cells of all shots, len(LABELS)) long, see `world.parts`."""
+        found = []
+        for shot in shots:
+            key = shot.scene, shot.rows, shot.columns
+            if key not in self._labels:
+                self._labels[key] = torch.from_numpy(parts(*key)).flatten(0, 1)
+            found.append(self._labels[key])
+        return torch.cat(found).long()
 
     def _empty(self) -> dict[tuple, Tensor]:
         """(setting, shape) -> the most frequent code of each cell: what it holds when nothing stands there."""
@@ -169,7 +182,7 @@ class Teacher:
         if text in self.held_out:
             return None
         branches = layout.text_to_image(self.vocab, text, base.rows, base.columns)
-        return self._picture(branches[1] if rng.random() < UNCONDITIONAL else branches[0], base)
+        return self._picture(branches[1] if rng.random() < UNCONDITIONAL else branches[0], (), base)
 
     def lesson(self, rng: np.random.Generator) -> Example | None:
         """The published training drops text and pictures together; each is dropped alone here, as guidance will ask."""
@@ -182,7 +195,7 @@ class Teacher:
         branches = layout.image_to_image(self.vocab, system, text, grids, lesson.target.rows, lesson.target.columns)
         chance = rng.random()
         dropped = 0 if chance > UNCONDITIONAL else 1 if chance > UNCONDITIONAL / 2 else 2
-        return self._picture(branches[dropped], lesson.target)
+        return self._picture(branches[dropped], lesson.inputs if dropped < 2 else (), lesson.target)
 
     def words(self, rng: np.random.Generator, lesson: Lesson) -> tuple[str, str]:
         """System prompt and user text of a lesson."""
@@ -207,13 +220,14 @@ class Teacher:
         branch = layout.understanding(self.vocab, question, [self.grid(base)], length)
         ids = [*self.vocab.encode(answer), self.vocab.ids.answer_end]
         targets = torch.tensor(ids + [self.vocab.ids.pad] * (length - len(ids)))
-        return Example(branch.ids, branch.cells, targets, len(ids), torch.zeros(length, dtype=torch.bool))
+        return Example(branch.ids, branch.cells, targets, len(ids), torch.zeros(length, dtype=torch.bool), self.labels([base]))
 
-    def _picture(self, branch: layout.Branch, shot: Shot) -> Example:
+    def _picture(self, branch: layout.Branch, given: Sequence[Shot], shot: Shot) -> Example:
         grid = self.grid(shot)
         empty = self.empty.get((shot.scene.setting, grid.shape)) if (shot.look, shot.scene.view) == ("render", "front") else None
         things = torch.zeros_like(grid, dtype=torch.bool) if empty is None else grid != empty
-        return Example(branch.ids, branch.cells, grid.flatten() + self.vocab.image_offset, grid.numel(), things.flatten())
+        targets = grid.flatten() + self.vocab.image_offset
+        return Example(branch.ids, branch.cells, targets, grid.numel(), things.flatten(), self.labels([*given, shot]))
 
     def batches(self, tokens: int, seed: int | tuple[int, ...], shares: Callable[[], Mapping[str, float]]
                 ) -> Iterator[list[Example]]:

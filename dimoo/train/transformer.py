@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from dimoo.checkpoint import load
 from dimoo.config import LLaDAConfig
@@ -29,6 +29,7 @@ from dimoo.train.words import TEXT_IDS, write_tokenizer
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.world import scene as world
+from dimoo.world.parts import LABELS
 
 SIZE = {"d_model": 192, "n_heads": 6, "n_kv_heads": 6, "n_layers": 8, "mlp_hidden_size": 576, "rope_theta": 1000.0}
 
@@ -44,6 +45,9 @@ CONSTANT = 0.3
 
 ROWS_RATE = 0.1
 """Learning rate of embedding and head, in parts of the others'."""
+
+READ = 0.5
+"""Weight of the reader's loss."""
 
 DEMO = {
     "name": "Toytown",
@@ -147,7 +151,7 @@ def shares(tasks: str, progress: float) -> dict[str, float]:
     return {"crowd": 0.25, "generate": 0.31, "chat": 0.25, "lesson": 0.19}
 
 
-def optimizers(model: DiMOO, rate: float) -> list[torch.optim.Optimizer]:
+def optimizers(model: DiMOO, reader: Reader, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the hidden matrices, AdamW for the rest.
 
     Codes of things are rare, and a step of AdamW on a rare row is as long as on a common one: at the rate of the others it would
@@ -157,21 +161,51 @@ def optimizers(model: DiMOO, rate: float) -> list[torch.optim.Optimizer]:
     hidden = [p for p in body["blocks"].parameters() if p.ndim == 2]
     norms = [p for p in model.parameters() if p.ndim == 1]
     rows = [{"params": [body["wte"].weight, body["ff_out"].weight], "scale": ROWS_RATE}, {"params": norms, "scale": 1.0}]
+    rows.append({"params": list(reader.parameters()), "scale": 1.0})
     return [Muon(hidden, rate, weight_decay=0.05), torch.optim.AdamW(rows, rate, betas=(0.9, 0.95), weight_decay=0.0)]
 
 
-def loss_of(model: DiMOO, examples: list[Example], masked: list[Tensor]) -> Tensor:
-    """Cross-entropy of every masked target of equally long examples, in order. masked: (n,) bool of each."""
-    sequences, rows, targets, length = [], [], [], len(examples[0].ids)
+class Reader(nn.Module):
+    """Reads off the residual stream what each cell of a picture shows, masked ones too, and is thrown away after training.
+
+    Codes say in twelve bits what a patch looks like, and little of that is which thing it belongs to. To ask for the thing itself
+    halfway through the model teaches what words and pictures have in common (after REPA, Yu et al., arXiv 2410.06940).
+    """
+
+    def __init__(self, config: LLaDAConfig) -> None:
+        super().__init__()
+        self.depth = config.n_layers // 2 + 1
+        self.head = nn.Linear(config.d_model, sum(LABELS))
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, states: Tensor, labels: Tensor) -> Tensor:
+        """states (n, d), labels (n, len(LABELS)) -> cross-entropy of all labels of a cell together, mean of the cells."""
+        logits = self.head(F.rms_norm(states, states.shape[-1:])).split(LABELS, dim=1)
+        return sum(F.cross_entropy(part, right) for part, right in zip(logits, labels.unbind(1), strict=True))
+
+
+def losses_of(model: DiMOO, reader: Reader, examples: list[Example], masked: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of every masked target of equally long examples, in order, and the reader's loss.
+
+    masked: (n,) bool of each.
+    """
+    sequences, rows, targets, pictures, length = [], [], [], [], len(examples[0].ids)
     for i, (example, mask) in enumerate(zip(examples, masked, strict=True)):
         ids = example.ids.clone()
         ids[example.cells] = torch.where(mask, ids[example.cells], example.targets)
         sequences.append(ids)
         rows.append(i * length + example.cells[mask])
         targets.append(example.targets[mask])
-    hidden = model.hidden(Packed.of(sequences))[torch.cat(rows)]
-    logits = F.linear(hidden, model.model["transformer"]["ff_out"].weight)
-    return F.cross_entropy(logits.float(), torch.cat(targets), reduction="none")
+        cells = ids >= model.config.image_offset
+        cells[rows[-1] - i * length] = example.targets[0] >= model.config.image_offset
+        pictures.append(i * length + cells.nonzero()[:, 0])
+    for depth, state in enumerate(model.states(Packed.of(sequences)), 1):
+        if depth == reader.depth:
+            read = reader(state[torch.cat(pictures)], torch.cat([example.labels for example in examples]))
+    body = model.model["transformer"]
+    logits = F.linear(body["ln_f"](state)[torch.cat(rows)], body["ff_out"].weight)
+    return F.cross_entropy(logits.float(), torch.cat(targets), reduction="none"), read
 
 
 def export(model: DiMOO, vqvae: Path, preview: Preview, folder: Path) -> None:
@@ -221,7 +255,8 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
     families = [Family(i, 2 if tasks == "all" and i < taught else 0) for i in range(scenes)]
     families += [Family(i, crowded=True) for i in range(scenes)]
     teacher = Teacher(vocab, encode_families(vq, run.folder, families), families)
-    muon, adam = optimizers(model, rate)
+    reader = Reader(config)
+    muon, adam = optimizers(model, reader, rate)
     squares = [f.base for f in families if (f.base.rows, f.base.columns) == (16, 16)]
     preview = fit(vq, torch.stack([teacher.grid(shot) for shot in squares[:48]]), cell_pixels=8)
 
@@ -230,7 +265,7 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
         sample_grid(run.folder / "checkpoint", run.folder / "samples.png")
 
     run.on_save = save
-    run.resume(model=model, muon=muon, adam=adam)
+    run.resume(model=model, reader=reader, muon=muon, adam=adam)
     stream = teacher.batches(tokens // 2, (seed, run.step), lambda: shares(tasks, run.progress))
     generator = torch.Generator().manual_seed(seed + run.step)
     while run.tick():
@@ -242,8 +277,9 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
         numbers: dict[str, float] = {}
         for examples in (next(stream), next(stream)):  # two, so that most steps see two tasks or sizes
             masked = [mask_cells(example, generator) for example in examples]
-            losses = loss_of(model, examples, masked)
-            (losses.mean() / 2).backward()
+            losses, read = losses_of(model, reader, examples, masked)
+            ((losses.mean() + READ * read) / 2).backward()
+            numbers["parts"] = read.item()
             numbers["loss" if len(examples[0].cells) == examples[0].answer else "answers"] = losses.mean().item()
             things = losses.detach()[torch.cat([e.things[m] for e, m in zip(examples, masked, strict=True)])]
             if len(things):
