@@ -36,6 +36,8 @@ TAUGHT = (16, 16)
 """Rows and columns of most lessons: a given picture's cells are always equally far from the same cells of the new one."""
 CROWDED = (10, 16)
 """Rows and columns of crowded pictures: many things on little ground, the cheapest way to learn what things look like."""
+COLORED = 0.55
+"""Share of prompts that say colours. Without them the kinds alone are to be learned, and many people write such prompts."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
 SHORT, LONG = 8, 48  # tokens of a short and of a long answer
 
@@ -178,7 +180,7 @@ class Teacher:
 
     def _by_caption(self, rng: np.random.Generator, families: list[Family]) -> Example | None:
         base = families[int(rng.integers(len(families)))].base
-        text = caption(rng, base.scene)
+        text = caption(rng, base.scene, COLORED)
         if text in self.held_out:
             return None
         branches = layout.text_to_image(self.vocab, text, base.rows, base.columns)

@@ -148,7 +148,7 @@ def shares(tasks: str, progress: float) -> dict[str, float]:
     if tasks == "generate":
         crowd = 0.7 if progress < 0.5 else 0.15
         return {"crowd": crowd, "generate": 1 - crowd}
-    return {"crowd": 0.25, "generate": 0.31, "chat": 0.25, "lesson": 0.19}
+    return {"crowd": 0.15, "generate": 0.45, "chat": 0.2, "lesson": 0.2}
 
 
 def optimizers(model: DiMOO, reader: Reader, rate: float) -> list[torch.optim.Optimizer]:

@@ -77,10 +77,10 @@ def _groups(things: tuple[Thing, ...], with_color: bool) -> list[list[Thing]]:
     return list(groups.values())
 
 
-def caption(rng: np.random.Generator, scene: Scene) -> str:
-    """One of the many true descriptions of a scene (of the view it was made for)."""
+def caption(rng: np.random.Generator, scene: Scene, colored: float = 0.88) -> str:
+    """One of the many true descriptions of a scene (of the view it was made for); `colored`: how often it says colours."""
     things = scene.things
-    color = rng.random() < 0.88
+    color = rng.random() < colored
     where = _pick(rng, PLACES[scene.setting]) if rng.random() < 0.75 else ""
     near = {(a, b): abs(things[a].column - things[b].column) <= 7 for a, b in combinations(range(len(things)), 2)}
     relations = [(a, b, r) for a, b in near for r in RELATIONS
