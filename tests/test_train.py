@@ -155,7 +155,7 @@ def test_a_batch_follows_from_its_seed(teacher):
 def test_benchmark_prompts_are_never_captions(vocab, teacher, monkeypatch):
     held_out = [prompt.text for prompt in benchmark_prompts()]
     texts = itertools.cycle([held_out[0], "a red ball", held_out[-1], held_out[7], "a blue cube"])
-    monkeypatch.setattr(data, "caption", lambda rng, scene: next(texts))
+    monkeypatch.setattr(data, "caption", lambda rng, scene, colored: next(texts))
     batches = itertools.islice(teacher.batches(600, 1, lambda: {"generate": 1.0}), 30)
     seen = {texts_of(vocab, example)[1] for examples in batches for example in examples}
     assert seen == {"a red ball", "a blue cube", ""}

@@ -245,7 +245,7 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
     codebook_size = len(vq.codebook)
     config = LLaDAConfig(**(size or SIZE), vocab_size=TEXT_IDS + codebook_size, embedding_size=TEXT_IDS + codebook_size,
                          codebook_size=codebook_size, torch_dtype="float16")
-    run.made_for = f"{fingerprint(vq)} {[getattr(config, name) for name in SIZE]}"
+    run.made_for = f"{fingerprint(vq)} {[getattr(config, name) for name in SIZE]} {LABELS}"
     model = new_model(config, vq.codebook, seed)
     if shutil.which("g++"):
         for block in model.model["transformer"]["blocks"]:
