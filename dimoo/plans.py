@@ -154,7 +154,7 @@ class Planner:
         return Talk(question, branch, TextSampling(
             steps=request.steps, block=request.block, reuse=request.cache,
             never=self.vocab.never_in_answers, ends=self.vocab.answer_ends,
-            not_first=(*self.vocab.answer_ends, self.vocab.ids.pad),
+            not_first=self.vocab.not_first_in_answers,
         ))  # fmt: skip
 
     def _by_prompt(self, prompt: str) -> Callable[[torch.Tensor], list[Branch]]:

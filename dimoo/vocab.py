@@ -107,6 +107,12 @@ class Vocabulary:
         return self.ids.answer_end, self.ids.end_of_text
 
     @cached_property
+    def not_first_in_answers(self) -> tuple[int, ...]:
+        """Ids that no answer begins with: what ends it or fills it up, and marks that stand after words."""
+        marks = [ids for ids in map(self.encode, ".,;:?!") if len(ids) == 1]
+        return (*self.answer_ends, self.ids.pad, *(mark for (mark,) in marks))
+
+    @cached_property
     def never_in_answers(self) -> tuple[int, ...]:
         """Ids that must not appear in a text answer: the unknown word, ids without a word, and special ones.
 

@@ -131,6 +131,12 @@ def test_answers_may_end_and_be_padded_but_hold_no_other_special_token(vocab):
     assert set(vocab.answer_ends) < allowed
 
 
+def test_no_answer_begins_with_its_end_or_with_a_mark_after_words(vocab):
+    first = set(vocab.not_first_in_answers)
+    assert {*vocab.answer_ends, vocab.ids.pad, *vocab.encode("."), *vocab.encode(",")} <= first
+    assert not first & {*vocab.encode("a"), *vocab.encode("house")}
+
+
 def test_ids_that_are_no_token_are_never_in_answers(tmp_path):
     vocab = load(words_tokenizer(), tmp_path, vocab_size=words_tokenizer().get_vocab_size() + 16 + 3)
     assert set(range(len(vocab.tokenizer), vocab.image_offset)) <= set(vocab.never_in_answers)
