@@ -221,6 +221,12 @@ def test_pictures_of_the_session_come_back(easel):
     assert reused_seed(pictures[1]) == (1, False) and reused_seed(None)[0] == gr.skip()
 
 
+def test_examples_served_are_those_of_this_version(served_files):
+    copy = Path(served(path_of("beach.png")))
+    copy.write_bytes(path_of("rocket.png").read_bytes())  # as an older version may have left it
+    assert Path(served(path_of("beach.png"))).read_bytes() == path_of("beach.png").read_bytes()
+
+
 def test_old_pictures_are_swept_up(easel, served_files):
     picture = list(easel.run(joined(easel), make(), []))[-1][1][0]
     assert picture.path.is_relative_to(served_files)

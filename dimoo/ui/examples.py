@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import html
 import shutil
 from collections.abc import Sequence
@@ -126,7 +127,7 @@ def path_of(name: str) -> Path | None:
 def served(path: Path) -> str:
     """A copy of the file where Gradio may serve it from, wherever the program runs; out of reach of the sweep."""
     copy = folder().with_name("example-pictures") / path.name
-    if not copy.exists():
+    if not (copy.exists() and filecmp.cmp(path, copy, shallow=False)):  # an older version may have left another
         copy.parent.mkdir(parents=True, exist_ok=True)
         part = copy.with_name(f"{new_ticket()}.part")
         shutil.copyfile(path, part)
