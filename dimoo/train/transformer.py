@@ -1,7 +1,8 @@
 """Training of the transformer: masked prediction of image codes, as published (report, section 4).
 
 The objective is the published one: plain mean cross-entropy over the whole vocabulary on the masked positions; row ends and
-markers are never masked. The optimiser is Muon for the hidden matrices and AdamW for the rest, with output projections that
+markers are never masked. A reader's loss comes on top (`Reader`).
+The optimiser is Muon for the hidden matrices and AdamW for the rest, with output projections that
 start at zero and image codes whose embeddings start from their code vectors.
 """
 from __future__ import annotations
