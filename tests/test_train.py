@@ -17,11 +17,13 @@ from dimoo.model import rotary_tables, rotate
 from dimoo.preview import fit
 from dimoo.train import data, tokenizer
 from dimoo.train import run as run_module
-from dimoo.train.data import TAUGHT, Example, Family, Teacher, encode_families, fingerprint, mask_cells, name_of
+from dimoo.train.data import TAUGHT, Example, Family, Teacher, encode_families, fingerprint, hide_things, mask_cells, name_of
+from dimoo.train.grounding import meanings
+from dimoo.train.losses import Reader, losses_of
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, cosine
 from dimoo.train.tokenizer import Optimizer, grid_codebook, keep_local, save_tokenizer, train_tokenizer
-from dimoo.train.transformer import GIVEN, NEIGHBOURS, SIZE, Reader, export, losses_of, new_model, optimizers, shares
+from dimoo.train.transformer import GIVEN, NEIGHBOURS, SIZE, export, new_model, optimizers, shares
 from dimoo.train.words import TEXT_IDS, toytown_words, write_tokenizer
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
@@ -72,7 +74,9 @@ def teacher(vocab, codes, families):
 
 def texts_of(vocab, example):
     """System prompt and user text of an example, pictures left out."""
-    ids = example.ids.tolist()
+    ids = example.ids.clone()
+    ids[example.cells] = example.targets
+    ids = ids.tolist()
     words = [[i for i in ids[ids.index(a) + 1 : ids.index(b)] if i < vocab.image_offset] for a, b in (
         (vocab.ids.system, vocab.ids.system_end), (vocab.ids.user, vocab.ids.user_end))]  # fmt: skip
     return [vocab.decode(part) for part in words]
@@ -81,15 +85,15 @@ def texts_of(vocab, example):
 # data
 
 
-def picture_example(cells, answer=None):
+def example_of(cells, answer=None, owners=None):
     blank = torch.zeros(cells, dtype=torch.long)
     things, labels = torch.zeros(cells, dtype=torch.bool), torch.zeros(cells, len(LABELS), dtype=torch.long)
-    return Example(blank, torch.arange(cells), blank, answer or cells, things, labels)
+    return Example(blank, torch.arange(cells), blank, answer or cells, things, labels, owners)
 
 
 def test_mask_cells_as_published():
     generator = torch.Generator().manual_seed(3)
-    masked = torch.stack([mask_cells(picture_example(40), generator) for _ in range(8000)])
+    masked = torch.stack([mask_cells(example_of(40), generator) for _ in range(8000)])
     assert masked.shape == (8000, 40) and masked.dtype == torch.bool
     number = masked.sum(dim=1)
     assert number.min() == 1 and 39 <= number.max() <= 40
@@ -98,16 +102,64 @@ def test_mask_cells_as_published():
     for q in (0.25, 0.5, 0.75):
         assert (ratio >= q).float().mean().item() == pytest.approx(math.acos(q) * 2 / math.pi, abs=0.02)
     np.testing.assert_allclose(masked.float().mean(dim=0), ratio.mean(), atol=0.025)  # every cell alike
-    again = mask_cells(picture_example(40), torch.Generator().manual_seed(3))
+    again = mask_cells(example_of(40), torch.Generator().manual_seed(3))
     assert torch.equal(masked[0], again)
 
 
 def test_an_answer_and_its_padding_are_masked_apart():
     generator = torch.Generator().manual_seed(0)
-    masked = torch.stack([mask_cells(picture_example(48, answer=6), generator) for _ in range(400)])
+    masked = torch.stack([mask_cells(example_of(48, answer=6), generator) for _ in range(400)])
     answer, padding = masked[:, :6].float().mean(1), masked[:, 6:].float().mean(1)
     assert (answer > 0).all() and (padding > 0).all()
     assert abs(np.corrcoef(answer, padding)[0, 1]) < 0.15
+
+
+def test_of_pictures_things_are_hidden_and_words_masked_too():
+    owners = torch.full((10, 16), -1)
+    owners[3:8, 2:6], owners[4:8, 10:13] = 0, 1
+    generator = torch.Generator().manual_seed(0)
+    masked = [mask_cells(example_of(170, answer=160, owners=owners), generator) for _ in range(3000)]
+    cells, words = (torch.stack(part) for part in zip(*(mask.split([160, 10]) for mask in masked), strict=True))
+    assert all(mask.any() for mask in masked) and words.any(1).float().mean().item() == pytest.approx(data.MASKED_WORDS, abs=0.03)
+    assert cells[words.any(1)].float().mean() < 0.4  # what is read is shown
+    left, right = (cells[:, (owners == thing).flatten()].float().mean(1) for thing in (0, 1))
+    one_alone = ((left == 1) & (right == 0)) | ((left == 0) & (right == 1))
+    assert 0.05 < one_alone.float().mean() < data.HIDDEN  # which random cells never show
+    plain = torch.stack([mask_cells(example_of(160), generator) for _ in range(1000)])
+    left, right = (plain[:, (owners == thing).flatten()].float().mean(1) for thing in (0, 1))
+    assert not (((left == 1) & (right == 0)) | ((left == 0) & (right == 1))).any()
+
+
+def test_hidden_things_leave_the_others_alone():
+    owners = torch.full((10, 16), -1)
+    owners[3:8, 2:6], owners[4:8, 5:9] = 0, 1  # the second in front of the first
+    generator = torch.Generator().manual_seed(1)
+    masks = torch.stack([hide_things(owners, generator).view(10, 16) for _ in range(2000)])
+    first, second = masks[:, owners == 0].float().mean(1), masks[:, owners == 1].float().mean(1)
+    for one, other in ((first, second), (second, first)):
+        assert 0.05 < ((one == 1) & (other == 0)).float().mean() < 0.3
+    ground = masks[:, owners < 0].float().mean(1)
+    assert (ground == 0).any() and ground.max() > 0.9
+    far = masks[:, :2, 11:].flatten(1).float().mean(1)  # a hole where nothing is near
+    assert ((first == 0) & (second == 0) & (far > 0.5) & (ground < 0.5)).any()
+    empty = torch.stack([hide_things(torch.full((4, 4), -1), generator) for _ in range(200)])
+    assert empty.any() and not empty.all()
+
+
+def test_words_of_the_prompt_come_after_the_cells(vocab, teacher):
+    rng = np.random.default_rng(0)
+    for kind in ("generate", "crowd", "lesson"):
+        for example in filter(None, (getattr(teacher, kind)(rng) for _ in range(40))):
+            assert example.owners.numel() == example.answer == len(example.cells) - len(example.targets[example.answer :])
+            ids = example.ids.clone()
+            ids[example.cells] = example.targets
+            start = ids.tolist().index(vocab.ids.user) + 1
+            words = example.cells[example.answer :]
+            if (ids == vocab.ids.uncondition).any():
+                assert not len(words)
+            else:
+                assert words.tolist() == list(range(start, start + len(words))) and len(words)
+                assert ids[start + len(words)] in (vocab.ids.user_end, vocab.ids.boi)
 
 
 def test_batches_are_equally_long_and_masked(vocab, teacher):
@@ -117,14 +169,15 @@ def test_batches_are_equally_long_and_masked(vocab, teacher):
         assert len(examples) == max(1, 700 // length)
         for example in examples:
             masked = (example.ids == vocab.ids.mask).nonzero().squeeze(-1)
-            assert torch.equal(masked, example.cells)  # there and nowhere else
+            assert torch.equal(masked, example.cells.sort().values)  # there and nowhere else
             assert len(example.targets) == len(example.things) == len(example.cells) >= example.answer
             system, _ = texts_of(vocab, example)
             kinds.add(system)
-            if example.answer == len(example.cells):
+            if example.draws:
                 pictures += 1
                 unconditional += bool((example.ids == vocab.ids.uncondition).any())
-                assert example.targets.min() >= vocab.image_offset
+                assert example.targets[: example.answer].min() >= vocab.image_offset
+                assert (example.targets[example.answer :] < vocab.image_offset).all()
             else:
                 assert example.targets.max() < vocab.image_offset
     assert len(kinds) >= 5  # of the eight system prompts
@@ -140,7 +193,7 @@ def test_crowded_pictures_are_low_and_come_first_in_text_to_image(families, teac
         assert sum(early.values()) == pytest.approx(1) == sum(late.values()) and late["crowd"] > 0
     assert shares("generate", 0.1)["crowd"] > shares("generate", 0.9)["crowd"]
     examples = next(teacher.batches(600, 0, lambda: {"crowd": 1.0}))
-    assert {len(example.cells) for example in examples} == {160}
+    assert {example.answer for example in examples} == {160}
 
 
 def test_a_batch_follows_from_its_seed(teacher):
@@ -347,21 +400,20 @@ def test_a_tiny_model_learns_and_is_exported(config, vocab, vq, codes, families,
     reader = Reader(config)
     muon, adam = optimizers(model, reader, 0.02)
     generator = torch.Generator().manual_seed(0)
-    losses, readings = [], []
+    numbers, meaning = [], meanings(vocab)
     for examples in itertools.islice(batches, 15):
         masked = [mask_cells(example, generator) for example in examples]
-        loss, read = losses_of(model, reader, examples, masked)
-        assert loss.shape == (sum(map(int, map(torch.sum, masked))),)
+        losses = losses_of(model, reader, vocab, meaning, examples, masked, generator)
         for optimizer in (muon, adam):
             optimizer.zero_grad()
-        (loss.mean() + read).backward()
+        losses.total.backward()
         muon.step()
         adam.step()
-        losses.append(loss.mean().item())
-        readings.append(read.item())
-    assert losses[0] > 5
-    assert np.mean(losses[-3:]) < 0.6 * losses[0]
-    assert readings[0] == pytest.approx(sum(map(math.log, LABELS))) and np.mean(readings[-3:]) < 0.5 * readings[0]
+        numbers.append(losses.numbers())
+    first, last = numbers[0], {name: np.mean([row[name] for row in numbers[-3:]]) for name in ("answer", "read", "found")}
+    assert first["answer"] > 5 and last["answer"] < 0.6 * first["answer"]
+    assert first["read"] == pytest.approx(sum(map(math.log, LABELS))) and last["read"] < 0.5 * first["read"]
+    assert last["found"] < first["found"]
 
     save_tokenizer(vq, tmp_path / "vqvae")
     preview = fit(vq, torch.from_numpy(np.stack([g for g in codes.values() if g.shape == (16, 16)])).long(), cell_pixels=8)
@@ -373,8 +425,9 @@ def test_a_tiny_model_learns_and_is_exported(config, vocab, vq, codes, families,
     examples = next(batches)
     with torch.inference_mode():
         masked = [mask_cells(example, generator) for example in examples]
-        first, second = (losses_of(m, reader, examples, masked)[0].mean().item() for m in (model, pipeline.model))
-    assert first == pytest.approx(second, abs=0.02)  # weights went through float16
+        given = reader, vocab, meaning, examples, masked, generator
+        first, second = (losses_of(m, *given).answer for m in (model, pipeline.model))
+    assert first.item() == pytest.approx(second.item(), abs=0.02)  # weights went through float16
     *_, frame = pipeline.run(dimoo.Generate("a red ball", seed=0, steps=2))
     assert frame.image.size == (256, 256)
 
@@ -386,25 +439,27 @@ def test_only_masked_cells_count(config, vocab, teacher):
     masked[0][3] = masked[-1][0] = masked[-1][5] = True
     before = examples[0].ids.clone()
     with torch.inference_mode():
-        loss, _ = losses_of(model, Reader(config), examples, masked)
+        losses = losses_of(model, Reader(config), vocab, meanings(vocab), examples, masked, torch.Generator())
     assert torch.equal(examples[0].ids, before)
     # with zero output projections a masked cell's logits depend on its own embedding, the mask's, alone
     hidden = model.model["transformer"]["ln_f"](model.model["transformer"]["wte"](torch.tensor(vocab.ids.mask)))
     logits = model.model["transformer"]["ff_out"](hidden)
     target = torch.cat([example.targets[mask] for example, mask in zip(examples, masked, strict=True)])
-    torch.testing.assert_close(loss, torch.logsumexp(logits, 0) - logits[target], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(losses.answer, torch.logsumexp(logits, 0) - logits[target].mean(), atol=1e-4, rtol=1e-4)
+    assert losses.rest is None
 
 
 def test_labels_belong_to_the_cells_of_all_pictures(vocab, families):
     """In the order of the sequence: pictures whose codes are their labels."""
-    codes = {name_of(s): parts(s.scene, s.rows, s.columns)[..., 0] for f in families for s in f.shots}
+    codes = {name_of(s): parts(s.scene, s.rows, s.columns)[0][..., 0] for f in families for s in f.shots}
     given = set()
     for kind in ("crowd", "generate", "lesson", "chat"):
         batches = Teacher(vocab, codes, families).batches(300, 2, lambda kind=kind: {kind: 1.0})
         for example in itertools.chain.from_iterable(itertools.islice(batches, 40)):
-            shown = torch.cat([ids[ids >= vocab.image_offset] for ids in (example.ids, example.targets)]) - vocab.image_offset
+            drawn = example.targets[: example.answer]
+            shown = torch.cat([ids[ids >= vocab.image_offset] for ids in (example.ids, drawn)]) - vocab.image_offset
             assert torch.equal(example.labels[:, 0], shown) and example.labels.shape[1] == len(LABELS)
-            given.add((kind, len(shown) > len(example.targets)))
+            given.add((kind, len(shown) > example.answer))
     assert given == {("crowd", False), ("generate", False), ("lesson", True), ("lesson", False), ("chat", True)}
 
 

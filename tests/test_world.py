@@ -169,15 +169,18 @@ def test_the_backdrop_stays_untouched_away_from_things(setting):
 
 def test_parts_say_what_every_cell_shows():
     ball, cube = Thing("ball", "red", column=-4), Thing("cube", "blue", "metal", "small", column=3, row=0, letter="C")
-    labels = parts(Scene((ball, cube), "snow"), 16, 16)
+    labels, owners = parts(Scene((ball, cube), "snow"), 16, 16)
     assert labels.shape == (16, 16, len(LABELS)) and (labels < LABELS).all()
     kinds = labels[..., 0]
+    for thing, kind in enumerate(("ball", "cube")):
+        np.testing.assert_array_equal(owners == thing, kinds == 1 + KINDS.index(kind))
+    assert owners.min() == -1
     assert set(np.unique(kinds)) == {0, 1 + KINDS.index("ball"), 1 + KINDS.index("cube")}
     assert not labels[kinds == 0].any() and labels[kinds > 0].all()
     y, x = np.nonzero(kinds == 1 + KINDS.index("cube"))
     assert (labels[y, x, 1:6] == [1 + COLORS.index("blue"), 2, 2, 1, 4]).all()
     assert (labels[y, x, -1] == y.max() - y + 1).all() and (np.diff(labels[y.max(), x[y == y.max()], -2]) == 1).all()
-    moved = parts(Scene((replace(ball, column=-2),), "night"), 16, 16)  # the same two cells on, whatever the setting
+    moved, _ = parts(Scene((replace(ball, column=-2),), "night"), 16, 16)  # the same two cells on, whatever the setting
     np.testing.assert_array_equal(moved[:, 2:8], labels[:, :6])
 
 

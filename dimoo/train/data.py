@@ -38,6 +38,8 @@ CROWDED = (10, 16)
 """Rows and columns of crowded pictures: many things on little ground, the cheapest way to learn what things look like."""
 COLORED = 0.55
 """Share of prompts that say colours. Without them the kinds alone are to be learned, and many people write such prompts."""
+HIDDEN, MASKED_WORDS = 0.4, 0.2
+"""Shares of pictures with whole things masked, and with words of the prompt masked."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
 SHORT, LONG = 8, 48  # tokens of a short and of a long answer
 
@@ -127,8 +129,9 @@ def _codes(vq: VQModel, shots: list[Shot]) -> dict[str, np.ndarray]:
 class Example:
     """A sequence with masks in all its targets. cells (n,): their places; targets (n,): what belongs there.
 
-    answer: how many of them are the answer itself, before its padding (n for pictures). things (n,) bool: cells that differ
-    from the empty setting, for the log. labels (m, len(LABELS)): what the cells of all its pictures show, see `world.parts`.
+    answer: how many of them are the answer itself; after an answer in words comes its padding, after a picture the words of
+    the prompt. things (n,) bool: cells that differ from the empty setting, for the log. labels (m, len(LABELS)): what the cells
+    of all its pictures show; owners (rows, columns): which thing each cell of a picture to be drawn shows; see `world.parts`.
     """
 
     ids: Tensor
@@ -137,6 +140,12 @@ class Example:
     answer: int
     things: Tensor
     labels: Tensor
+    owners: Tensor | None = None
+
+    @property
+    def draws(self) -> bool:
+        """Whether the answer is a picture."""
+        return self.owners is not None
 
 
 class Teacher:
@@ -149,20 +158,22 @@ class Teacher:
         self.taught = [family for family in families if family.lessons]
         self.held_out = {prompt.text for prompt in benchmark_prompts()}
         self.empty = self._empty()
-        self._labels: dict[tuple, Tensor] = {}
+        self._parts: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     def grid(self, shot: Shot) -> Tensor:
         return torch.from_numpy(self.codes[name_of(shot)]).long()
 
+    def parts(self, shot: Shot) -> tuple[Tensor, Tensor]:
+        """Labels (rows, columns, len(LABELS)) and owners (rows, columns) of its cells, int8, see `world.parts`."""
+        key = shot.scene, shot.rows, shot.columns
+        if key not in self._parts:
+            labels, owners = parts(*key)
+            self._parts[key] = torch.from_numpy(labels), torch.from_numpy(owners)
+        return self._parts[key]
+
     def labels(self, shots: Sequence[Shot]) -> Tensor:
-        """(cells of all shots, len(LABELS)) long, see `world.parts`."""
-        found = []
-        for shot in shots:
-            key = shot.scene, shot.rows, shot.columns
-            if key not in self._labels:
-                self._labels[key] = torch.from_numpy(parts(*key)).flatten(0, 1)
-            found.append(self._labels[key])
-        return torch.cat(found).long()
+        """(cells of all shots, len(LABELS)) long."""
+        return torch.cat([self.parts(shot)[0].flatten(0, 1) for shot in shots]).long()
 
     def _empty(self) -> dict[tuple, Tensor]:
         """(setting, shape) -> the most frequent code of each cell: what it holds when nothing stands there."""
@@ -228,8 +239,21 @@ class Teacher:
         grid = self.grid(shot)
         empty = self.empty.get((shot.scene.setting, grid.shape)) if (shot.look, shot.scene.view) == ("render", "front") else None
         things = torch.zeros_like(grid, dtype=torch.bool) if empty is None else grid != empty
-        targets = grid.flatten() + self.vocab.image_offset
-        return Example(branch.ids, branch.cells, targets, grid.numel(), things.flatten(), self.labels([*given, shot]))
+        words = self.prompt_words(branch.ids)
+        targets = torch.cat([grid.flatten() + self.vocab.image_offset, branch.ids[words]])
+        ids = branch.ids.clone()
+        ids[words] = self.vocab.ids.mask
+        things = torch.cat([things.flatten(), torch.zeros(len(words), dtype=torch.bool)])
+        cells = torch.cat([branch.cells, words])
+        return Example(ids, cells, targets, grid.numel(), things, self.labels([*given, shot]), self.parts(shot)[1])
+
+    def prompt_words(self, ids: Tensor) -> Tensor:
+        """Places of the words that a person wrote."""
+        special = self.vocab.ids
+        start = (ids == special.user).nonzero()[0, 0] + 1
+        end = ((ids == special.boi) | (ids == special.user_end)).nonzero()
+        words = torch.arange(start, end[end > start][0])
+        return words[ids[words] != special.uncondition]
 
     def batches(self, tokens: int, seed: int | tuple[int, ...], shares: Callable[[], Mapping[str, float]]
                 ) -> Iterator[list[Example]]:
@@ -251,13 +275,52 @@ class Teacher:
 
 
 def mask_cells(example: Example, generator: torch.Generator) -> Tensor:
-    """(n,) bool, true where masked: ratio cos(r·π/2), r uniform, at least one cell; padding by a ratio of its own."""
-    parts = [part for part in (example.answer, len(example.cells) - example.answer) if part]
-    return torch.cat([_mask(part, generator) for part in parts])
+    """(n,) bool, true where masked: ratio cos(r·π/2), r uniform, at least one cell; padding by a ratio of its own.
+
+    That is the published way. Some pictures have things hidden as wholes instead, and some have words of their prompt masked.
+    """
+    rest = len(example.cells) - example.answer
+    if example.owners is None:
+        return torch.cat([_mask(part, generator) for part in (example.answer, rest) if part])
+    chance, words = torch.rand((), generator=generator).item(), torch.zeros(rest, dtype=torch.bool)
+    if chance < MASKED_WORDS and rest:  # most of the picture is shown: there is to be something to read
+        ratio = torch.rand((), generator=generator) / 2
+        return torch.cat([torch.rand(example.answer, generator=generator) < ratio, _mask(rest, generator)])
+    if MASKED_WORDS <= chance < MASKED_WORDS + HIDDEN and (hidden := hide_things(example.owners, generator)).any():
+        return torch.cat([hidden, words])
+    return torch.cat([_mask(example.answer, generator), words])
+
+
+def _ratio(generator: torch.Generator) -> float:
+    return torch.cos(torch.rand((), generator=generator) * torch.pi / 2).item()
 
 
 def _mask(cells: int, generator: torch.Generator) -> Tensor:
-    ratio = torch.cos(torch.rand((), generator=generator) * torch.pi / 2).item()
     masked = torch.zeros(cells, dtype=torch.bool)
-    masked[torch.randperm(cells, generator=generator)[: max(1, int(cells * ratio))]] = True
+    masked[torch.randperm(cells, generator=generator)[: max(1, int(cells * _ratio(generator)))]] = True
     return masked
+
+
+def hide_things(owners: Tensor, generator: torch.Generator) -> Tensor:
+    """(rows * columns,) bool, masked by another ratio around each thing, some places where nothing stands, and on the ground.
+
+    owners (rows, columns): which thing each cell shows, -1 for none. A sampler draws one thing after the other, and what is still
+    to come only the prompt can say. Of cells masked at random some of every thing can be seen, and the prompt is hardly needed.
+    """
+    rows, columns = owners.shape
+    masked = torch.zeros(rows, columns)
+    if torch.rand((), generator=generator) < 0.5:
+        masked[:] = _ratio(generator)
+    boxes = [(owners == thing).nonzero() for thing in range(int(owners.max()) + 1)]
+    boxes = [(*found.amin(0).tolist(), *found.amax(0).tolist(), thing) for thing, found in enumerate(boxes) if len(found)]
+    for _ in range(torch.randint(0, 3, (), generator=generator)):  # where nothing stands, so that not every hole is a thing
+        y, x, h, w = (torch.rand(4, generator=generator) * torch.tensor([rows, columns, 5, 5])).int().tolist()
+        boxes.append((y, x, y + h, x + w, -1))
+    for top, left, bottom, right, thing in boxes:
+        margin = torch.randint(0, 3, (4,), generator=generator).tolist()
+        box = torch.zeros(rows, columns, dtype=torch.bool)
+        box[max(0, top - margin[0]) : bottom + 1 + margin[1], max(0, left - margin[2]) : right + 1 + margin[3]] = True
+        box &= (owners == thing) | (owners < 0)
+        chance = torch.rand((), generator=generator).item()
+        masked[box] = 1.0 if chance < 0.5 else 0.0 if chance < 0.75 else _ratio(generator)
+    return (torch.rand(rows, columns, generator=generator) < masked).flatten()

@@ -1,7 +1,7 @@
 """Training of the transformer: masked prediction of image codes, as published (report, section 4).
 
-The objective is the published one: plain mean cross-entropy over the whole vocabulary on the masked positions; row ends and
-markers are never masked. A reader's loss comes on top (`Reader`).
+The objective is the published one, mean cross-entropy over the whole vocabulary on the masked positions; row ends and markers are
+never masked. What comes on top of it is in `losses`, and what is masked in other ways than published in `data.mask_cells`.
 The optimiser is Muon for the hidden matrices and AdamW for the rest, with output projections that
 start at zero and image codes whose embeddings start from their code vectors.
 """
@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from dimoo.checkpoint import load
 from dimoo.config import LLaDAConfig
 from dimoo.model import Block, DiMOO
-from dimoo.packed import Packed
 from dimoo.preview import Preview, fit
 from dimoo.tasks import Generate
-from dimoo.train.data import LONG, SHORT, TAUGHT, Example, Family, Teacher, encode_families, fingerprint, mask_cells
+from dimoo.train.data import LONG, SHORT, TAUGHT, Family, Teacher, encode_families, fingerprint, mask_cells
+from dimoo.train.grounding import depths, meanings
+from dimoo.train.losses import Reader, losses_of
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, replacing
 from dimoo.train.words import TEXT_IDS, write_tokenizer
@@ -32,7 +32,7 @@ from dimoo.vq import VQModel
 from dimoo.world import scene as world
 from dimoo.world.parts import LABELS
 
-SIZE = {"d_model": 192, "n_heads": 6, "n_kv_heads": 6, "n_layers": 8, "mlp_hidden_size": 576, "rope_theta": 1000.0}
+SIZE = {"d_model": 192, "n_heads": 6, "n_kv_heads": 6, "n_layers": 10, "mlp_hidden_size": 576, "rope_theta": 1e6}
 
 _ROW = 17
 NEIGHBOURS = (-1, 1, -_ROW, _ROW), (1 - _ROW, _ROW - 1, -1 - _ROW, 1 + _ROW)
@@ -47,8 +47,8 @@ CONSTANT = 0.3
 ROWS_RATE = 0.1
 """Learning rate of embedding and head, in parts of the others'."""
 
-READ = 0.5
-"""Weight of the reader's loss."""
+POINTING_RATE = 4.0
+"""Learning rate of the two blocks whose heads are taught where to look (`grounding`), in parts of the others'."""
 
 DEMO = {
     "name": "Toytown",
@@ -99,7 +99,7 @@ DEMO = {
 }  # fmt: skip
 
 
-def look_at(block: Block, head: int, offset: int, theta: float, sharpness: float = 5.0) -> None:
+def look_at(block: Block, head: int, offset: int, theta: float, sharpness: float = 7.0) -> None:
     """Initialise a head of a block to attend to the token `offset` places further on, whatever the tokens are.
 
     It reads nothing but channel 0, which is CONSTANT in every embedding. Its queries and keys are then constants, and rotated
@@ -108,7 +108,7 @@ def look_at(block: Block, head: int, offset: int, theta: float, sharpness: float
     constant = (block.q_proj.in_features * CONSTANT**2 / (1 + CONSTANT**2)) ** 0.5  # channel 0 after the norm
     half = block.head_dim // 2
     frequencies = theta ** -(torch.arange(half) / half)
-    length = (sharpness * block.head_dim**0.5 * frequencies).sqrt() / constant
+    length = (sharpness * (block.head_dim * frequencies) ** 0.5).sqrt() / constant
     rows = slice(head * block.head_dim, (head + 1) * block.head_dim)
     block.k_proj.weight[rows, 0] = torch.cat([length, torch.zeros(half)])
     block.q_proj.weight[rows, 0] = torch.cat([length * (frequencies * offset).cos(), length * (frequencies * offset).sin()])
@@ -159,54 +159,18 @@ def optimizers(model: DiMOO, reader: Reader, rate: float) -> list[torch.optim.Op
     wipe out what `new_model` says about which codes are alike.
     """
     body = model.model["transformer"]
-    hidden = [p for p in body["blocks"].parameters() if p.ndim == 2]
+    pointing = depths(len(body["blocks"]))
+    matrices: dict[bool, list[Tensor]] = {False: [], True: []}
+    for i, block in enumerate(body["blocks"]):
+        matrices[i in pointing] += [p for p in block.parameters() if p.ndim == 2]
     norms = [p for p in model.parameters() if p.ndim == 1]
-    rows = [{"params": [body["wte"].weight, body["ff_out"].weight], "scale": ROWS_RATE}, {"params": norms, "scale": 1.0}]
-    rows.append({"params": list(reader.parameters()), "scale": 1.0})
-    return [Muon(hidden, rate, weight_decay=0.05), torch.optim.AdamW(rows, rate, betas=(0.9, 0.95), weight_decay=0.0)]
-
-
-class Reader(nn.Module):
-    """Reads off the residual stream what each cell of a picture shows, masked ones too, and is thrown away after training.
-
-    Codes say in twelve bits what a patch looks like, and little of that is which thing it belongs to. To ask for the thing itself
-    halfway through the model teaches what words and pictures have in common (after REPA, Yu et al., arXiv 2410.06940).
-    """
-
-    def __init__(self, config: LLaDAConfig) -> None:
-        super().__init__()
-        self.depth = config.n_layers // 2 + 1
-        self.head = nn.Linear(config.d_model, sum(LABELS))
-        for parameter in self.head.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, states: Tensor, labels: Tensor) -> Tensor:
-        """states (n, d), labels (n, len(LABELS)) -> cross-entropy of all labels of a cell together, mean of the cells."""
-        logits = self.head(F.rms_norm(states, states.shape[-1:])).split(LABELS, dim=1)
-        return sum(F.cross_entropy(part, right) for part, right in zip(logits, labels.unbind(1), strict=True))
-
-
-def losses_of(model: DiMOO, reader: Reader, examples: list[Example], masked: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of every masked target of equally long examples, in order, and the reader's loss.
-
-    masked: (n,) bool of each.
-    """
-    sequences, rows, targets, pictures, length = [], [], [], [], len(examples[0].ids)
-    for i, (example, mask) in enumerate(zip(examples, masked, strict=True)):
-        ids = example.ids.clone()
-        ids[example.cells] = torch.where(mask, ids[example.cells], example.targets)
-        sequences.append(ids)
-        rows.append(i * length + example.cells[mask])
-        targets.append(example.targets[mask])
-        cells = ids >= model.config.image_offset
-        cells[rows[-1] - i * length] = example.targets[0] >= model.config.image_offset
-        pictures.append(i * length + cells.nonzero()[:, 0])
-    for depth, state in enumerate(model.states(Packed.of(sequences)), 1):
-        if depth == reader.depth:
-            read = reader(state[torch.cat(pictures)], torch.cat([example.labels for example in examples]))
-    body = model.model["transformer"]
-    logits = F.linear(body["ln_f"](state)[torch.cat(rows)], body["ff_out"].weight)
-    return F.cross_entropy(logits.float(), torch.cat(targets), reduction="none"), read
+    hidden = [{"params": matrices[False], "scale": 1.0}, {"params": matrices[True], "scale": POINTING_RATE}]
+    others = [
+        {"params": [body["wte"].weight, body["ff_out"].weight], "scale": ROWS_RATE},
+        {"params": norms, "scale": 1.0},
+        {"params": list(reader.parameters()), "scale": 1.0},
+    ]
+    return [Muon(hidden, rate, weight_decay=0.05), torch.optim.AdamW(others, rate, betas=(0.9, 0.95), weight_decay=0.0)]
 
 
 def export(model: DiMOO, vqvae: Path, preview: Preview, folder: Path) -> None:
@@ -257,6 +221,7 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
     families += [Family(i, crowded=True) for i in range(scenes)]
     teacher = Teacher(vocab, encode_families(vq, run.folder, families), families)
     reader = Reader(config)
+    meaning = meanings(vocab)
     muon, adam = optimizers(model, reader, rate)
     squares = [f.base for f in families if (f.base.rows, f.base.columns) == (16, 16)]
     preview = fit(vq, torch.stack([teacher.grid(shot) for shot in squares[:48]]), cell_pixels=8)
@@ -278,13 +243,9 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
         numbers: dict[str, float] = {}
         for examples in (next(stream), next(stream)):  # two, so that most steps see two tasks or sizes
             masked = [mask_cells(example, generator) for example in examples]
-            losses, read = losses_of(model, reader, examples, masked)
-            ((losses.mean() + READ * read) / 2).backward()
-            numbers["parts"] = read.item()
-            numbers["loss" if len(examples[0].cells) == examples[0].answer else "answers"] = losses.mean().item()
-            things = losses.detach()[torch.cat([e.things[m] for e, m in zip(examples, masked, strict=True)])]
-            if len(things):
-                numbers["things"] = things.mean().item()
+            losses = losses_of(model, reader, vocab, meaning, examples, masked, generator)
+            (losses.total / 2).backward()
+            numbers |= losses.numbers() if examples[0].draws else {f"{name} in talk": v for name, v in losses.numbers().items()}
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         muon.step()
         adam.step()

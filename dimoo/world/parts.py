@@ -16,8 +16,11 @@ _COVERED = 0.25
 """A cell shows the thing that covers most of it, if all things together cover this much."""
 
 
-def parts(scene: Scene, rows: int, columns: int) -> np.ndarray:
-    """(rows, columns, len(LABELS)) int8: the looks of the thing in each cell, its column from the thing's foot and its height."""
+def parts(scene: Scene, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, columns, len(LABELS)) int8: the looks of the thing in each cell, its column from the thing's foot and its height.
+
+    And (rows, columns) int8: which of the scene's things that is, -1 if nothing stands there.
+    """
     canvas = Canvas.of(CELL * columns, CELL * rows)
     things = arrange(scene)
     labels = np.zeros((len(things) + 1, rows, columns, len(LABELS)), np.int8)  # the last: nothing
@@ -32,4 +35,6 @@ def parts(scene: Scene, rows: int, columns: int) -> np.ndarray:
         labels[i, ..., -1] = up.clip(0, _REACH - 1)[:, None] + 1
         covers[i] = (ids == i).mean(axis=(1, 3))
     covers[-1] = np.where(covers.sum(0) < _COVERED, 2, 0)
-    return np.take_along_axis(labels, covers.argmax(0)[None, ..., None], axis=0)[0]
+    shown = covers.argmax(0)
+    owners = np.where(shown < len(things), shown, -1).astype(np.int8)
+    return np.take_along_axis(labels, shown[None, ..., None], axis=0)[0], owners

@@ -1,0 +1,117 @@
+"""Grounding: heads of two blocks learn which cells of a picture show what a word names, and which word names what a cell shows.
+
+To draw two things, or to say the colour of one, words and cells have to be matched. That takes a head whose queries and keys
+agree on what a thing is, and until it is found neither side is worth anything to the other: masked prediction alone did not
+find it in a hundred million tokens. The renderer knows the answer, so attention itself is taught, and what to do with what
+it brings is left to masked prediction.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dimoo.model import DiMOO, rotary_tables, rotate
+from dimoo.vocab import Vocabulary
+from dimoo.world.language import MATERIAL_WORDS, NAMES, SIZE_WORDS, plural
+from dimoo.world.scene import COLORS, KINDS, MATERIALS, SIZES
+
+KIND, COLOR, MATERIAL, SIZE = range(4)
+"""Places of these labels among `world.parts.LABELS`."""
+
+CELLS = 48
+"""How many cells of a sequence are asked for their words at most."""
+
+
+def depths(layers: int) -> tuple[int, int]:
+    """The block whose first head finds a word's cells, and the later one whose second head finds a cell's words."""
+    first = layers // 2
+    return first, min(first + 2, layers - 1)
+
+
+def meanings(vocab: Vocabulary) -> dict[int, tuple[int, int]]:
+    """Id of a word -> which label it speaks of, and the label's value."""
+    words = [(word, KIND, i) for i, kind in enumerate(KINDS) for name in NAMES[kind] for word in (name, plural(name))]
+    words += [(color, COLOR, i) for i, color in enumerate(COLORS)]
+    words += [(word, MATERIAL, i) for i, material in enumerate(MATERIALS) for word in MATERIAL_WORDS[material]]
+    words += [(word, SIZE, i) for i, size in enumerate(SIZES) for word in SIZE_WORDS[size]]
+    found = {}
+    for word, label, value in words:
+        ids = vocab.encode(word)
+        if len(ids) == 1:
+            found[ids[0]] = label, value + 1
+    return found
+
+
+def phrases(ids: list[int], meaning: Mapping[int, tuple[int, int]]) -> list[tuple[list[int], dict[int, int]]]:
+    """(places of its colour and its noun, the labels it demands) of every phrase that names things, as "a small red ball"."""
+    found, places, demands = [], [], {}
+    for i, word in enumerate([*ids, -1]):
+        label, value = meaning.get(word, (None, 0))
+        if label is not None:
+            demands[label] = value
+            if label in (KIND, COLOR):
+                places.append(i)
+        if label in (None, KIND):
+            if places:
+                found.append((places, demands))
+            places, demands = [], {}
+    return found
+
+
+@dataclass(frozen=True)
+class Pointers:
+    """Where rows of one sequence are to look. rows (r,): their places; allowed (r, L) bool: the right places for each."""
+
+    rows: Tensor
+    allowed: Tensor
+
+
+def pointers(ids: Tensor, cells: Tensor, labels: Tensor, mask: int, meaning: Mapping[int, tuple[int, int]],
+             generator: torch.Generator) -> tuple[Pointers, Pointers]:
+    """Of words to the cells that show their things, and of masked cells to the words that name their things.
+
+    ids (L,); cells (m,): places of the cells of all its pictures; labels (m, len(LABELS)): what they show. A word none of whose
+    things is to be seen looks at itself.
+    """
+    length = len(ids)
+    hidden = ids[cells] == mask
+    words, allowed, naming = [], [], torch.zeros(len(cells), length, dtype=torch.bool)
+    for places, demands in phrases(ids.tolist(), meaning):
+        right = torch.stack([labels[:, label] == value for label, value in demands.items()]).all(0)
+        seen = torch.zeros(length, dtype=torch.bool)
+        seen[cells[right & ~hidden]] = True
+        for place in places:
+            at = seen.clone()
+            at[place] = not seen.any()
+            words.append(place)
+            allowed.append(at)
+        naming[right, places[-1]] = True
+    asked = (naming.any(1) & hidden).nonzero()[:, 0]
+    asked = asked[torch.randperm(len(asked), generator=generator)[:CELLS]]
+    allowed = torch.stack(allowed) if allowed else torch.zeros(0, length, dtype=torch.bool)
+    return Pointers(torch.tensor(words, dtype=torch.long), allowed), Pointers(cells[asked], naming[asked])
+
+
+def pointing_loss(model: DiMOO, depth: int, head: int, state: Tensor, pointers: Sequence[Pointers]) -> Tensor | None:
+    """Mean of -log of the attention that rows of equally long sequences pay to the right places; None without any rows.
+
+    state: (sum of lengths, d), the residual stream before block `depth`.
+    """
+    block = model.model["transformer"]["blocks"][depth]
+    size, length = block.head_dim, len(state) // len(pointers)
+    part = slice(head * size, (head + 1) * size)
+    normal = block.attn_norm(state).view(len(pointers), length, -1)
+    cos, sin = rotary_tables(torch.arange(length), size, model.config.rope_theta)
+    losses = []
+    for states, pointer in zip(normal, pointers, strict=True):
+        if len(pointer.rows):
+            keys = rotate((states @ block.k_proj.weight[part].T)[:, None], cos, sin)[:, 0]
+            queries = (states[pointer.rows] @ block.q_proj.weight[part].T)[:, None]
+            queries = rotate(queries, cos[pointer.rows], sin[pointer.rows])[:, 0]
+            scores = queries @ keys.T / size**0.5
+            right = scores.masked_fill(~pointer.allowed, -torch.inf)
+            losses.append(scores.logsumexp(1) - right.logsumexp(1))
+    return torch.cat(losses).mean() if losses else None

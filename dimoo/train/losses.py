@@ -1,0 +1,127 @@
+"""What training minimises: masked prediction as published, and helpers that read off what goes on halfway.
+
+The published objective is the cross-entropy of the masked positions alone (report, section 4). The renderer knows more than codes
+say, what each cell shows, and the helpers ask for that. None of them leaves a trace in the model that is exported.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dimoo.config import LLaDAConfig
+from dimoo.model import DiMOO
+from dimoo.packed import Packed
+from dimoo.train.data import Example
+from dimoo.train.grounding import Pointers, depths, pointers, pointing_loss
+from dimoo.vocab import Vocabulary
+from dimoo.world.parts import LABELS
+
+
+class Reader(nn.Module):
+    """Reads off the residual stream what each cell of a picture shows, masked ones too, and is thrown away after training.
+
+    Codes say in twelve bits what a patch looks like, and little of that is which thing it belongs to. To ask for the thing itself
+    halfway through the model teaches what words and pictures have in common (after REPA, Yu et al., arXiv 2410.06940).
+    """
+
+    def __init__(self, config: LLaDAConfig) -> None:
+        super().__init__()
+        self.depth = config.n_layers // 2 + 1
+        self.head = nn.Linear(config.d_model, sum(LABELS))
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, states: Tensor, labels: Tensor) -> Tensor:
+        """states (n, d), labels (n, len(LABELS)) -> cross-entropy of all labels of a cell together, mean of the cells."""
+        logits = self.head(F.rms_norm(states, states.shape[-1:])).split(LABELS, dim=1)
+        return sum(F.cross_entropy(part, right) for part, right in zip(logits, labels.unbind(1), strict=True))
+
+
+def sameness(states: Tensor, cells: Tensor) -> Tensor:
+    """log of the length of the mean of cells, and of other tokens, squared, over how far they spread around it; mean of the two.
+
+    states (n, d); cells: rows of the cells. Without biases in the model a constant grows in the residual stream, until what tells
+    one word from another is a hundredth of it, and heads that match them learn a hundred times slower.
+    """
+    of_cells = torch.zeros(len(states), dtype=torch.bool)
+    of_cells[cells] = True
+    logs = []
+    for group in (states[of_cells], states[~of_cells]):
+        mean = group.mean(0)
+        spread = (group - mean).detach().square().sum(1).mean()
+        logs.append((mean.square().sum() / spread + 0.1).log())
+    return sum(logs) / 2
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of some examples; None where there is nothing to take the mean of.
+
+    answer: cross-entropy of what is asked for, a picture's codes or an answer's words; rest: of words of the prompt, or padding
+    of the answer; things: of codes where something stands, for the log. The others are those of `Reader`, of `grounding` (a
+    word's cells, a cell's words) and `sameness`.
+    """
+
+    answer: Tensor
+    rest: Tensor | None
+    things: Tensor | None
+    read: Tensor
+    found: Tensor | None
+    named: Tensor | None
+    common: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        return sum(weight * loss for name, weight in WEIGHTS.items() if (loss := getattr(self, name)) is not None)
+
+    def numbers(self) -> dict[str, float]:
+        """For the log."""
+        return {f.name: loss.item() for f in fields(self) if (loss := getattr(self, f.name)) is not None}
+
+
+WEIGHTS = {"answer": 1.0, "rest": 0.25, "read": 0.5, "found": 0.25, "named": 0.25, "common": 0.1}
+
+
+def _mean(losses: Tensor, which: list[Tensor]) -> Tensor | None:
+    chosen = losses[torch.cat(which)]
+    return chosen.mean() if len(chosen) else None
+
+
+def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[int, tuple[int, int]], examples: list[Example],
+              masked: list[Tensor], generator: torch.Generator) -> Losses:
+    """Losses of equally long examples. masked: (n,) bool of each; meaning: of words, see `grounding.meanings`."""
+    sequences, rows, targets, pictures, length = [], [], [], [], len(examples[0].ids)
+    places: list[tuple[Pointers, Pointers]] = []
+    for i, (example, mask) in enumerate(zip(examples, masked, strict=True)):
+        ids = example.ids.clone()
+        ids[example.cells] = torch.where(mask, ids[example.cells], example.targets)
+        cells = ids >= model.config.image_offset
+        cells[example.cells] = example.targets >= model.config.image_offset
+        cells = cells.nonzero()[:, 0]
+        sequences.append(ids)
+        rows.append(i * length + example.cells[mask])
+        targets.append(example.targets[mask])
+        pictures.append(i * length + cells)
+        places.append(pointers(ids, cells, example.labels, vocab.ids.mask, meaning, generator))
+    words, things = zip(*places, strict=True)
+    cells, same = torch.cat(pictures), []
+    first, second = depths(model.config.n_layers)
+    for depth, state in enumerate(model.states(Packed.of(sequences)), 1):
+        same.append(sameness(state, cells))
+        if depth == first:
+            found = pointing_loss(model, first, 0, state, words)
+        if depth == second:
+            named = pointing_loss(model, second, 1, state, things)
+        if depth == reader.depth:
+            read = reader(state[cells], torch.cat([example.labels for example in examples]))
+    body = model.model["transformer"]
+    logits = F.linear(body["ln_f"](state)[torch.cat(rows)], body["ff_out"].weight)
+    losses = F.cross_entropy(logits.float(), torch.cat(targets), reduction="none")
+    first = [torch.arange(len(mask))[mask] < example.answer for example, mask in zip(examples, masked, strict=True)]
+    some = [example.things[mask] for example, mask in zip(examples, masked, strict=True)]
+    return Losses(_mean(losses, first), _mean(losses, [~part for part in first]), _mean(losses.detach(), some),
+                  read, found, named, sum(same) / len(same))

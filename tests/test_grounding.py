@@ -1,0 +1,155 @@
+"""Which words name what, which cells show it, and attention that is taught to go there."""
+
+import math
+
+import pytest
+import torch
+
+from dimoo.config import LLaDAConfig
+from dimoo.model import DiMOO, rotary_tables
+from dimoo.packed import Packed
+from dimoo.train.grounding import CELLS, Pointers, depths, meanings, phrases, pointers, pointing_loss
+from dimoo.train.losses import WEIGHTS, Losses, sameness
+from dimoo.train.words import TEXT_IDS, write_tokenizer
+from dimoo.vocab import Vocabulary
+from dimoo.world.parts import LABELS
+from dimoo.world.scene import COLORS, KINDS
+
+CODES = 64
+
+
+@pytest.fixture(scope="module")
+def config():
+    size = {"d_model": 32, "n_heads": 4, "n_kv_heads": 4, "n_layers": 4, "mlp_hidden_size": 64, "rope_theta": 1e6}
+    return LLaDAConfig(**size, vocab_size=TEXT_IDS + CODES, embedding_size=TEXT_IDS + CODES, codebook_size=CODES)
+
+
+@pytest.fixture(scope="module")
+def vocab(config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("words")
+    write_tokenizer(folder)
+    return Vocabulary.load(folder, config)
+
+
+@pytest.fixture(scope="module")
+def meaning(vocab):
+    return meanings(vocab)
+
+
+def label(kind, color):
+    row = torch.zeros(len(LABELS), dtype=torch.long)
+    row[0], row[1], row[2], row[3] = 1 + KINDS.index(kind), 1 + COLORS.index(color), 1, 1
+    return row
+
+
+def test_phrases_demand_what_they_say(vocab, meaning):
+    def read(text):
+        ids = vocab.encode(text)
+        words = [vocab.decode([i]).strip() for i in ids]
+        return [([words[place] for place in places], sorted(demands.items())) for places, demands in phrases(ids, meaning)]
+
+    ball, cube = 1 + KINDS.index("ball"), 1 + KINDS.index("cube")
+    red, blue = 1 + COLORS.index("red"), 1 + COLORS.index("blue")
+    found = [(["red", "ball"], [(0, ball), (1, red), (3, 2)]), (["cubes"], [(0, cube)])]
+    assert read("a small red ball and two cubes in the snow") == found
+    assert read("make the ball blue") == [(["ball"], [(0, ball)]), (["blue"], [(1, blue)])]
+    assert read("which object is blue?") == [(["blue"], [(1, blue)])]
+    assert read("a shiny object at night") == []
+
+
+def test_words_point_at_their_cells_and_masked_cells_at_their_words(vocab, meaning):
+    text = vocab.encode("a red ball and a blue cube and a white house")
+    red, ball, cube, house = (text.index(vocab.encode(word)[0]) for word in ("red", "ball", "cube", "house"))
+    shown = [("ball", "red"), ("ball", "red"), ("ball", "green"), ("cube", "blue"), None]
+    labels = torch.stack([label(*thing) if thing else torch.zeros(len(LABELS), dtype=torch.long) for thing in shown])
+    ids = torch.tensor([*text, *[TEXT_IDS] * 5])
+    cells = torch.arange(len(text), len(text) + 5)
+    ids[cells[[1, 3]]] = vocab.ids.mask
+    words, things = pointers(ids, cells, labels, vocab.ids.mask, meaning, torch.Generator().manual_seed(0))
+    seen = {row: allowed.nonzero()[:, 0].tolist() for row, allowed in zip(words.rows.tolist(), words.allowed, strict=True)}
+    assert seen[red] == seen[ball] == [cells[0]]  # not the masked one, not the green one
+    assert seen[cube] == [cube]  # nothing of it is to be seen
+    assert seen[house] == [house]  # there is none
+    named = {row: allowed.nonzero()[:, 0].tolist() for row, allowed in zip(things.rows.tolist(), things.allowed, strict=True)}
+    assert named == {cells[1].item(): [ball], cells[3].item(): [cube]}
+
+
+def test_no_more_cells_are_asked_than_wanted(vocab, meaning):
+    ids = torch.tensor([*vocab.encode("a red ball"), *[vocab.ids.mask] * 90])
+    labels = label("ball", "red").expand(90, -1)
+    words, things = pointers(ids, torch.arange(3, 93), labels, vocab.ids.mask, meaning, torch.Generator())
+    assert len(things.rows) == CELLS and len(set(things.rows.tolist())) == CELLS and things.allowed[:, 2].all()
+    assert words.allowed.sum() == 2  # all of it is masked: both words look at themselves
+
+
+def test_attention_is_taught(config):
+    torch.manual_seed(0)
+    model = DiMOO(config)
+    block = model.model["transformer"]["blocks"][1]
+    ids = torch.randint(0, TEXT_IDS, (2, 12))
+    allowed = torch.zeros(2, 12, dtype=torch.bool)
+    allowed[0, 3] = allowed[1, 8] = allowed[1, 9] = True
+    wanted = [Pointers(torch.tensor([1, 2]), allowed), Pointers(torch.zeros(0, dtype=torch.long), allowed[:0])]
+
+    def loss():
+        state = next(model.states(Packed.of(list(ids))))
+        return pointing_loss(model, 1, 2, state, wanted)
+
+    before = [p.detach().clone() for p in (block.q_proj.weight, block.k_proj.weight)]
+    with torch.no_grad():
+        block.q_proj.weight[16:24] = 0
+        assert loss().item() == pytest.approx((math.log(12) + math.log(6)) / 2, abs=1e-5)  # even attention
+        block.q_proj.weight.copy_(before[0])
+    adam = torch.optim.Adam([block.q_proj.weight, block.k_proj.weight], 0.03)
+    for _ in range(60):
+        adam.zero_grad()
+        value = loss()
+        value.backward()
+        adam.step()
+    assert value < 0.1
+    other = torch.arange(32).div(8, rounding_mode="floor") != 2
+    assert torch.equal(block.q_proj.weight[other], before[0][other])  # of one head alone
+    assert pointing_loss(model, 1, 2, torch.zeros(24, 32), [wanted[1], wanted[1]]) is None
+
+
+def test_the_attention_taught_is_the_one_paid(config):
+    torch.manual_seed(0)
+    model = DiMOO(config)
+    block = model.model["transformer"]["blocks"][1]
+    state = torch.randn(12, 32)
+    target = block.attn_norm(state)[3].detach()
+    with torch.no_grad():
+        block.ff_out.weight.zero_()
+        block.attn_out.weight.copy_(torch.eye(32))
+        block.v_proj.weight.zero_()
+        basis = torch.linalg.pinv(block.attn_norm(state))  # (32, 12): reads one token alone
+        block.v_proj.weight[16] = basis[:, 3]
+        cos, sin = rotary_tables(torch.arange(12), config.head_dim, config.rope_theta)
+        paid = (block(state, cos, sin, 1) - state)[1, 16]
+    assert basis[:, 3] @ target == pytest.approx(1, abs=1e-4)
+    allowed = torch.zeros(1, 12, dtype=torch.bool)
+    allowed[0, 3] = True
+    loss = pointing_loss(model, 1, 2, state, [Pointers(torch.tensor([1]), allowed)])
+    assert loss.exp().item() == pytest.approx(1 / paid.item(), rel=1e-3)
+
+
+def test_the_taught_blocks_lie_in_the_second_half():
+    assert depths(10) == (5, 7) and depths(4) == (2, 3) and depths(2) == (1, 1)
+
+
+def test_sameness_tells_a_constant_from_what_differs():
+    torch.manual_seed(0)
+    states = torch.randn(60, 16)
+    cells = torch.arange(20, 60)
+    assert sameness(states, cells) < sameness(states + 1, cells) < sameness(states + 5, cells)
+    assert sameness(states + 5, cells).item() == pytest.approx(sameness(10 * states + 50, cells).item(), abs=1e-4)
+    states.requires_grad_()
+    sameness(states + 5, cells).backward()
+    assert torch.allclose(states.grad[20:], states.grad[20], atol=1e-7)  # it pushes all cells alike: their differences stay
+
+
+def test_losses_that_are_missing_count_nothing():
+    one, none = torch.tensor(1.0), None
+    losses = Losses(one, none, one, one, none, one, -one)
+    assert losses.total.item() == pytest.approx(WEIGHTS["answer"] + WEIGHTS["read"] + WEIGHTS["named"] - WEIGHTS["common"])
+    assert losses.numbers() == {"answer": 1, "things": 1, "read": 1, "named": 1, "common": -1}
