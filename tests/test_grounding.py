@@ -141,6 +141,8 @@ def test_sameness_tells_a_constant_from_what_differs():
     torch.manual_seed(0)
     states = torch.randn(60, 16)
     cells = torch.arange(20, 60)
+    centred = torch.cat([part - part.mean(0) for part in states.split([20, 40])])
+    assert sameness(centred, cells).item() == pytest.approx(0, abs=1e-5)
     assert sameness(states, cells) < sameness(states + 1, cells) < sameness(states + 5, cells)
     assert sameness(states + 5, cells).item() == pytest.approx(sameness(10 * states + 50, cells).item(), abs=1e-4)
     states.requires_grad_()
@@ -150,6 +152,6 @@ def test_sameness_tells_a_constant_from_what_differs():
 
 def test_losses_that_are_missing_count_nothing():
     one, none = torch.tensor(1.0), None
-    losses = Losses(one, none, one, one, none, one, -one)
-    assert losses.total.item() == pytest.approx(WEIGHTS["answer"] + WEIGHTS["read"] + WEIGHTS["named"] - WEIGHTS["common"])
-    assert losses.numbers() == {"answer": 1, "things": 1, "read": 1, "named": 1, "common": -1}
+    losses = Losses(one, none, one, one, none, one, 2 * one)
+    assert losses.total.item() == pytest.approx(WEIGHTS["answer"] + WEIGHTS["read"] + WEIGHTS["named"] + 2 * WEIGHTS["common"])
+    assert losses.numbers() == {"answer": 1, "things": 1, "read": 1, "named": 1, "common": 2}

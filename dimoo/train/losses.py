@@ -42,10 +42,11 @@ class Reader(nn.Module):
 
 
 def sameness(states: Tensor, cells: Tensor) -> Tensor:
-    """log of the length of the mean of cells, and of other tokens, squared, over how far they spread around it; mean of the two.
+    """How much of the states is the same for all cells, and for all other tokens: mean of the two, from 0 on.
 
-    states (n, d); cells: rows of the cells. Without biases in the model a constant grows in the residual stream, until what tells
-    one word from another is a hundredth of it, and heads that match them learn a hundred times slower.
+    states (n, d); cells: rows of the cells. It is log(1 + 10 m), m the squared length of the mean over the spread around it. In a
+    model without biases a constant grows in the residual stream, until what tells one word from another is a hundredth of it, and
+    heads that are to match them learn a hundred times slower.
     """
     of_cells = torch.zeros(len(states), dtype=torch.bool)
     of_cells[cells] = True
@@ -53,7 +54,7 @@ def sameness(states: Tensor, cells: Tensor) -> Tensor:
     for group in (states[of_cells], states[~of_cells]):
         mean = group.mean(0)
         spread = (group - mean).detach().square().sum(1).mean()
-        logs.append((mean.square().sum() / spread + 0.1).log())
+        logs.append((10 * mean.square().sum() / spread).log1p())
     return sum(logs) / 2
 
 
