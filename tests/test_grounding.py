@@ -46,7 +46,8 @@ def test_phrases_demand_what_they_say(vocab, meaning):
     def read(text):
         ids = vocab.encode(text)
         words = [vocab.decode([i]).strip() for i in ids]
-        return [([words[place] for place in places], sorted(demands.items())) for places, demands in phrases(ids, meaning)]
+        found = phrases(ids, meaning)
+        return [([words[place] for place in places.values()], sorted(demands.items())) for places, demands in found]
 
     ball, cube = 1 + KINDS.index("ball"), 1 + KINDS.index("cube")
     red, blue = 1 + COLORS.index("red"), 1 + COLORS.index("blue")
@@ -59,27 +60,34 @@ def test_phrases_demand_what_they_say(vocab, meaning):
 
 def test_words_point_at_their_cells_and_masked_cells_at_their_words(vocab, meaning):
     text = vocab.encode("a red ball and a blue cube and a white house")
-    red, ball, cube, house = (text.index(vocab.encode(word)[0]) for word in ("red", "ball", "cube", "house"))
+    red, ball, blue, cube, house = (text.index(vocab.encode(word)[0]) for word in ("red", "ball", "blue", "cube", "house"))
     shown = [("ball", "red"), ("ball", "red"), ("ball", "green"), ("cube", "blue"), None]
     labels = torch.stack([label(*thing) if thing else torch.zeros(len(LABELS), dtype=torch.long) for thing in shown])
     ids = torch.tensor([*text, *[TEXT_IDS] * 5])
     cells = torch.arange(len(text), len(text) + 5)
     ids[cells[[1, 3]]] = vocab.ids.mask
-    words, things = pointers(ids, cells, labels, vocab.ids.mask, meaning, torch.Generator().manual_seed(0))
-    seen = {row: allowed.nonzero()[:, 0].tolist() for row, allowed in zip(words.rows.tolist(), words.allowed, strict=True)}
+
+    def places(pointers):
+        rows = zip(pointers.rows.tolist(), pointers.allowed, strict=True)
+        return {row: allowed.nonzero()[:, 0].tolist() for row, allowed in rows}
+
+    words, nouns, colors = pointers(ids, cells, labels, vocab.ids.mask, meaning, torch.Generator().manual_seed(0))
+    seen = places(words)
     assert seen[red] == seen[ball] == [cells[0]]  # not the masked one, not the green one
     assert seen[cube] == [cube]  # nothing of it is to be seen
     assert seen[house] == [house]  # there is none
-    named = {row: allowed.nonzero()[:, 0].tolist() for row, allowed in zip(things.rows.tolist(), things.allowed, strict=True)}
-    assert named == {cells[1].item(): [ball], cells[3].item(): [cube]}
+    assert places(nouns) == {cells[1].item(): [ball], cells[3].item(): [cube]}
+    assert places(colors) == {cells[1].item(): [red], cells[3].item(): [blue]}
 
 
 def test_no_more_cells_are_asked_than_wanted(vocab, meaning):
-    ids = torch.tensor([*vocab.encode("a red ball"), *[vocab.ids.mask] * 90])
-    labels = label("ball", "red").expand(90, -1)
-    words, things = pointers(ids, torch.arange(3, 93), labels, vocab.ids.mask, meaning, torch.Generator())
-    assert len(things.rows) == CELLS and len(set(things.rows.tolist())) == CELLS and things.allowed[:, 2].all()
-    assert words.allowed.sum() == 2  # all of it is masked: both words look at themselves
+    count = 2 * CELLS
+    ids = torch.tensor([*vocab.encode("a large ball"), *[vocab.ids.mask] * count])
+    labels = label("ball", "red").expand(count, -1)
+    words, nouns, colors = pointers(ids, torch.arange(3, 3 + count), labels, vocab.ids.mask, meaning, torch.Generator())
+    assert len(nouns.rows) == CELLS and len(set(nouns.rows.tolist())) == CELLS and nouns.allowed[:, 2].all()
+    assert not len(colors.rows)  # none is said
+    assert words.rows.tolist() == [2] and words.allowed.sum() == 1  # all of it is masked: the word looks at itself
 
 
 def test_attention_is_taught(config):
@@ -152,6 +160,6 @@ def test_sameness_tells_a_constant_from_what_differs():
 
 def test_losses_that_are_missing_count_nothing():
     one, none = torch.tensor(1.0), None
-    losses = Losses(one, none, one, one, none, one, 2 * one)
+    losses = Losses(one, none, one, one, none, one, none, 2 * one)
     assert losses.total.item() == pytest.approx(WEIGHTS["answer"] + WEIGHTS["read"] + WEIGHTS["named"] + 2 * WEIGHTS["common"])
     assert losses.numbers() == {"answer": 1, "things": 1, "read": 1, "named": 1, "common": 2}

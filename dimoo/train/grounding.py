@@ -21,12 +21,12 @@ from dimoo.world.scene import COLORS, KINDS, MATERIALS, SIZES
 KIND, COLOR, MATERIAL, SIZE = range(4)
 """Places of these labels among `world.parts.LABELS`."""
 
-CELLS = 48
-"""How many cells of a sequence are asked for their words at most."""
+CELLS = 128
+"""How many cells of a sequence are drawn to be asked for their words, if they are masked and show something that is named."""
 
 
 def depths(layers: int) -> tuple[int, int]:
-    """The block whose first head finds a word's cells, and the later one whose second head finds a cell's words."""
+    """The block whose first head finds a word's cells, and the later one whose second and third find a cell's noun and colour."""
     first = layers // 2
     return first, min(first + 2, layers - 1)
 
@@ -45,19 +45,19 @@ def meanings(vocab: Vocabulary) -> dict[int, tuple[int, int]]:
     return found
 
 
-def phrases(ids: list[int], meaning: Mapping[int, tuple[int, int]]) -> list[tuple[list[int], dict[int, int]]]:
-    """(places of its colour and its noun, the labels it demands) of every phrase that names things, as "a small red ball"."""
-    found, places, demands = [], [], {}
+def phrases(ids: list[int], meaning: Mapping[int, tuple[int, int]]) -> list[tuple[dict[int, int], dict[int, int]]]:
+    """({COLOR: place of the colour, KIND: of the noun}, labels it demands) of every phrase that names things, as "a red ball"."""
+    found, places, demands = [], {}, {}
     for i, word in enumerate([*ids, -1]):
         label, value = meaning.get(word, (None, 0))
         if label is not None:
             demands[label] = value
             if label in (KIND, COLOR):
-                places.append(i)
+                places[label] = i
         if label in (None, KIND):
             if places:
                 found.append((places, demands))
-            places, demands = [], {}
+            places, demands = {}, {}
     return found
 
 
@@ -70,29 +70,32 @@ class Pointers:
 
 
 def pointers(ids: Tensor, cells: Tensor, labels: Tensor, mask: int, meaning: Mapping[int, tuple[int, int]],
-             generator: torch.Generator) -> tuple[Pointers, Pointers]:
-    """Of words to the cells that show their things, and of masked cells to the words that name their things.
+             generator: torch.Generator) -> tuple[Pointers, Pointers, Pointers]:
+    """Of words to the cells that show their things; of masked cells to the nouns that name their things, and to their colours.
 
     ids (L,); cells (m,): places of the cells of all its pictures; labels (m, len(LABELS)): what they show. A word none of whose
     things is to be seen looks at itself.
     """
     length = len(ids)
     hidden = ids[cells] == mask
-    words, allowed, naming = [], [], torch.zeros(len(cells), length, dtype=torch.bool)
+    words, allowed = [], []
+    naming = {label: torch.zeros(len(cells), length, dtype=torch.bool) for label in (KIND, COLOR)}
     for places, demands in phrases(ids.tolist(), meaning):
         right = torch.stack([labels[:, label] == value for label, value in demands.items()]).all(0)
         seen = torch.zeros(length, dtype=torch.bool)
         seen[cells[right & ~hidden]] = True
-        for place in places:
+        for label, place in places.items():
+            naming[label][right, place] = True
             at = seen.clone()
             at[place] = not seen.any()
             words.append(place)
             allowed.append(at)
-        naming[right, places[-1]] = True
-    asked = (naming.any(1) & hidden).nonzero()[:, 0]
-    asked = asked[torch.randperm(len(asked), generator=generator)[:CELLS]]
     allowed = torch.stack(allowed) if allowed else torch.zeros(0, length, dtype=torch.bool)
-    return Pointers(torch.tensor(words, dtype=torch.long), allowed), Pointers(cells[asked], naming[asked])
+    asking = torch.zeros(len(cells), dtype=torch.bool)
+    asking[torch.randperm(len(cells), generator=generator)[:CELLS]] = True
+    asked = {label: (hidden & asking & named.any(1)).nonzero()[:, 0] for label, named in naming.items()}
+    things = (Pointers(cells[asked[label]], naming[label][asked[label]]) for label in (KIND, COLOR))
+    return Pointers(torch.tensor(words, dtype=torch.long), allowed), *things
 
 
 def pointing_loss(model: DiMOO, depth: int, head: int, state: Tensor, pointers: Sequence[Pointers]) -> Tensor | None:

@@ -64,7 +64,7 @@ class Losses:
 
     answer: cross-entropy of what is asked for, a picture's codes or an answer's words; rest: of words of the prompt, or padding
     of the answer; things: of codes where something stands, for the log. The others are those of `Reader`, of `grounding` (a
-    word's cells, a cell's words) and `sameness`.
+    word's cells, a cell's noun, a cell's colour) and `sameness`.
     """
 
     answer: Tensor
@@ -73,6 +73,7 @@ class Losses:
     read: Tensor
     found: Tensor | None
     named: Tensor | None
+    colored: Tensor | None
     common: Tensor
 
     @property
@@ -84,7 +85,7 @@ class Losses:
         return {f.name: loss.item() for f in fields(self) if (loss := getattr(self, f.name)) is not None}
 
 
-WEIGHTS = {"answer": 1.0, "rest": 0.25, "read": 0.5, "found": 0.25, "named": 0.25, "common": 0.1}
+WEIGHTS = {"answer": 1.0, "rest": 0.25, "read": 0.5, "found": 0.25, "named": 0.25, "colored": 0.25, "common": 0.1}
 
 
 def _mean(losses: Tensor, which: list[Tensor]) -> Tensor | None:
@@ -96,7 +97,7 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
               masked: list[Tensor], generator: torch.Generator) -> Losses:
     """Losses of equally long examples. masked: (n,) bool of each; meaning: of words, see `grounding.meanings`."""
     sequences, rows, targets, pictures, length = [], [], [], [], len(examples[0].ids)
-    places: list[tuple[Pointers, Pointers]] = []
+    places: list[tuple[Pointers, Pointers, Pointers]] = []
     for i, (example, mask) in enumerate(zip(examples, masked, strict=True)):
         ids = example.ids.clone()
         ids[example.cells] = torch.where(mask, ids[example.cells], example.targets)
@@ -108,7 +109,7 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
         targets.append(example.targets[mask])
         pictures.append(i * length + cells)
         places.append(pointers(ids, cells, example.labels, vocab.ids.mask, meaning, generator))
-    words, things = zip(*places, strict=True)
+    words, nouns, colors = zip(*places, strict=True)
     cells, same = torch.cat(pictures), []
     first, second = depths(model.config.n_layers)
     for depth, state in enumerate(model.states(Packed.of(sequences)), 1):
@@ -116,7 +117,7 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
         if depth == first:
             found = pointing_loss(model, first, 0, state, words)
         if depth == second:
-            named = pointing_loss(model, second, 1, state, things)
+            named, colored = (pointing_loss(model, second, head, state, at) for head, at in ((1, nouns), (2, colors)))
         if depth == reader.depth:
             read = reader(state[cells], torch.cat([example.labels for example in examples]))
     body = model.model["transformer"]
@@ -125,4 +126,4 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
     first = [torch.arange(len(mask))[mask] < example.answer for example, mask in zip(examples, masked, strict=True)]
     some = [example.things[mask] for example, mask in zip(examples, masked, strict=True)]
     return Losses(_mean(losses, first), _mean(losses, [~part for part in first]), _mean(losses.detach(), some),
-                  read, found, named, sum(same) / len(same))
+                  read, found, named, colored, sum(same) / len(same))
