@@ -123,7 +123,7 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
     body = model.model["transformer"]
     logits = F.linear(body["ln_f"](state)[torch.cat(rows)], body["ff_out"].weight)
     losses = F.cross_entropy(logits.float(), torch.cat(targets), reduction="none")
-    first = [torch.arange(len(mask))[mask] < example.answer for example, mask in zip(examples, masked, strict=True)]
+    asked = [torch.arange(len(mask))[mask] < example.answer for example, mask in zip(examples, masked, strict=True)]
     some = [example.things[mask] for example, mask in zip(examples, masked, strict=True)]
-    return Losses(_mean(losses, first), _mean(losses, [~part for part in first]), _mean(losses.detach(), some),
+    return Losses(_mean(losses, asked), _mean(losses, [~part for part in asked]), _mean(losses.detach(), some),
                   read, found, named, colored, sum(same) / len(same))
