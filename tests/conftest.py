@@ -116,6 +116,25 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("testville"))
 
 
+def tiny_config(codes: int, **size):
+    """Of a transformer with the built-in vocabulary that learns in a second."""
+    from dimoo.config import LLaDAConfig
+    from dimoo.train.words import TEXT_IDS
+
+    body = {"d_model": 32, "n_heads": 4, "n_kv_heads": 4, "mlp_hidden_size": 64}
+    return LLaDAConfig(**body, **size, vocab_size=TEXT_IDS + codes, embedding_size=TEXT_IDS + codes, codebook_size=codes)
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the built-in tokenizer."""
+    from dimoo.train.words import write_tokenizer
+
+    folder = tmp_path_factory.mktemp("words")
+    write_tokenizer(folder)
+    return folder
+
+
 @pytest.fixture
 def broken(checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of the checkpoint for a test to damage."""

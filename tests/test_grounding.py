@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
+from conftest import tiny_config
 
-from dimoo.config import LLaDAConfig
 from dimoo.model import DiMOO, rotary_tables
 from dimoo.packed import Packed
 from dimoo.train.grounding import CELLS, Pointers, depths, meanings, phrases, pointers, pointing_loss
 from dimoo.train.losses import WEIGHTS, Losses, sameness
-from dimoo.train.words import TEXT_IDS, write_tokenizer
+from dimoo.train.words import TEXT_IDS
 from dimoo.vocab import Vocabulary
 from dimoo.world.parts import LABELS
 from dimoo.world.scene import COLORS, KINDS
@@ -20,15 +20,12 @@ CODES = 64
 
 @pytest.fixture(scope="module")
 def config():
-    size = {"d_model": 32, "n_heads": 4, "n_kv_heads": 4, "n_layers": 4, "mlp_hidden_size": 64, "rope_theta": 1e6}
-    return LLaDAConfig(**size, vocab_size=TEXT_IDS + CODES, embedding_size=TEXT_IDS + CODES, codebook_size=CODES)
+    return tiny_config(CODES, n_layers=4, rope_theta=1e6)
 
 
 @pytest.fixture(scope="module")
-def vocab(config, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("words")
-    write_tokenizer(folder)
-    return Vocabulary.load(folder, config)
+def vocab(config, words):
+    return Vocabulary.load(words, config)
 
 
 @pytest.fixture(scope="module")

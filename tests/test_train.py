@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_config
 
 import dimoo
 from dimoo import layout
@@ -17,14 +18,15 @@ from dimoo.model import rotary_tables, rotate
 from dimoo.preview import fit
 from dimoo.train import data, tokenizer
 from dimoo.train import run as run_module
-from dimoo.train.data import TAUGHT, Example, Family, Teacher, encode_families, fingerprint, hide_things, mask_cells, name_of
+from dimoo.train.data import TAUGHT, Example, Family, Teacher, encode_families, fingerprint, name_of
 from dimoo.train.grounding import meanings
 from dimoo.train.losses import Reader, losses_of
+from dimoo.train.masks import HIDDEN, MASKED_WORDS, hide_things, mask_cells
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, cosine
 from dimoo.train.tokenizer import Optimizer, grid_codebook, keep_local, save_tokenizer, train_tokenizer
 from dimoo.train.transformer import GIVEN, NEIGHBOURS, SIZE, export, new_model, optimizers, shares
-from dimoo.train.words import TEXT_IDS, toytown_words, write_tokenizer
+from dimoo.train.words import TEXT_IDS, toytown_words
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.world.language import benchmark_prompts, captioned_scene, questions
@@ -35,15 +37,12 @@ CODES = 64
 
 @pytest.fixture(scope="module")
 def config():
-    size = {"d_model": 32, "n_heads": 4, "n_kv_heads": 4, "n_layers": 2, "mlp_hidden_size": 64}
-    return LLaDAConfig(**size, vocab_size=TEXT_IDS + CODES, embedding_size=TEXT_IDS + CODES, codebook_size=CODES)
+    return tiny_config(CODES, n_layers=2)
 
 
 @pytest.fixture(scope="module")
-def vocab(config, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("words")
-    write_tokenizer(folder)
-    return Vocabulary.load(folder, config)
+def vocab(config, words):
+    return Vocabulary.load(words, config)
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +119,11 @@ def test_of_pictures_things_are_hidden_and_words_masked_too():
     generator = torch.Generator().manual_seed(0)
     masked = [mask_cells(example_of(170, answer=160, owners=owners), generator) for _ in range(3000)]
     cells, words = (torch.stack(part) for part in zip(*(mask.split([160, 10]) for mask in masked), strict=True))
-    assert all(mask.any() for mask in masked) and words.any(1).float().mean().item() == pytest.approx(data.MASKED_WORDS, abs=0.03)
+    assert all(mask.any() for mask in masked) and words.any(1).float().mean().item() == pytest.approx(MASKED_WORDS, abs=0.03)
     assert cells[words.any(1)].float().mean() < 0.4  # what is read is shown
     left, right = (cells[:, (owners == thing).flatten()].float().mean(1) for thing in (0, 1))
     one_alone = ((left == 1) & (right == 0)) | ((left == 0) & (right == 1))
-    assert 0.05 < one_alone.float().mean() < data.HIDDEN  # which random cells never show
+    assert 0.05 < one_alone.float().mean() < HIDDEN  # which random cells never show
     plain = torch.stack([mask_cells(example_of(160), generator) for _ in range(1000)])
     left, right = (plain[:, (owners == thing).flatten()].float().mean(1) for thing in (0, 1))
     assert not (((left == 1) & (right == 0)) | ((left == 0) & (right == 1))).any()

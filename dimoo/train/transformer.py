@@ -1,7 +1,7 @@
 """Training of the transformer: masked prediction of image codes, as published (report, section 4).
 
 The objective is the published one, mean cross-entropy over the whole vocabulary on the masked positions; row ends and markers are
-never masked. What comes on top of it is in `losses`, and what is masked in other ways than published in `data.mask_cells`.
+never masked. What comes on top of it is in `losses`, and what is masked in other ways than published in `masks`.
 The optimiser is Muon for the hidden matrices and AdamW for the rest, with output projections that
 start at zero and image codes whose embeddings start from their code vectors.
 """
@@ -21,9 +21,10 @@ from dimoo.config import LLaDAConfig
 from dimoo.model import Block, DiMOO
 from dimoo.preview import Preview, fit
 from dimoo.tasks import Generate
-from dimoo.train.data import LONG, SHORT, TAUGHT, Family, Teacher, encode_families, fingerprint, mask_cells
+from dimoo.train.data import LONG, SHORT, TAUGHT, Family, Teacher, encode_families, fingerprint
 from dimoo.train.grounding import depths, meanings
 from dimoo.train.losses import Reader, losses_of
+from dimoo.train.masks import mask_cells
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, replacing
 from dimoo.train.words import TEXT_IDS, write_tokenizer
