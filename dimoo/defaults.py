@@ -29,7 +29,8 @@ class Defaults:
     sampler's noise is rounded to bfloat16, which cuts its largest values off: at a temperature of 1 it draws as if at
     0.43 to 0.9. Here numbers are exact, so temperature, with codes from the top_k likeliest only (None: all), stands for
     that; order_temperature, of the noise on the order of cells, is 1 as published. noise: one of NOISES; "published" draws
-    its numbers in the published order, for comparisons (with temperature 1 and no top_k, as published). max_area: pixels
+    its numbers in the published order, for comparisons (with temperature 1 and no top_k, as published). plausible is
+    explained at ImageSampling and is not published. max_area: pixels
     of the largest picture. edit_*: the same for picture to picture, whose pictures have an area of about edit_side²;
     edit_keep, which the published sampler does not have, is explained at ImageSampling.keep.
     Pictures that are asked about keep their size while their area lies between the squares of the two chat_sides.
@@ -52,6 +53,7 @@ class Defaults:
     guidance: float = 4.0
     temperature: float = 0.7
     top_k: int | None = 256
+    plausible: float = 0.0
     order_temperature: float = 1.0
     noise: str = "counter"
     max_area: int = 2048 * 2048
@@ -102,6 +104,8 @@ class Defaults:
                 raise TypeError(f"{field.name} must be {'true or false' if type(usual) is bool else 'text'}")
         if min(self.width, self.height, self.edit_side, *self.chat_sides) < SMALLEST_SIDE:
             raise ValueError(f"pictures have sides of {SMALLEST_SIDE} pixels or more")
+        if not 0 <= self.plausible <= 1:
+            raise ValueError("plausible must be a share from 0 to 1")
         if self.noise not in NOISES:
             raise ValueError(f"noise must be one of {', '.join(NOISES)}")
 

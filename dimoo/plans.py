@@ -177,6 +177,7 @@ def sampling(request: Draw, defaults: Defaults, guidance_image: float = 0.0) -> 
         token_temperature=request.temperature,
         order_temperature=defaults.order_temperature if request.temperature else 0.0,
         top_k=defaults.top_k,
+        plausible=defaults.plausible,
         reuse=REUSE if request.cache else None,
     )
 

@@ -26,6 +26,7 @@ from dimoo.schedule import (
     least_sure,
     log_confidence,
     mask_counts,
+    only_plausible,
     surest,
     transfer_counts,
 )
@@ -38,7 +39,8 @@ class ImageSampling:
     steps: passes through the model, never more than masked cells. guidance, guidance_image: scales s
     (s_txt) and s_img; 0 leaves the branch out. token_temperature: of the softmax that codes are drawn from
     (0: the most likely). order_temperature: of the noise on the order of cells. top_k: draw from the k
-    likeliest codes only. reuse: keep keys, values and logits between steps (None: compute everything).
+    likeliest codes only. plausible: nor any that is less than so many times as likely as the likeliest without guidance
+    (0: all); not in the paper. reuse: keep keys, values and logits between steps (None: compute everything).
     before, keep: (n,) long, a code of every cell, and what is added to its logit, so that a cell changes only
     where the model is surer of the new than that; not in the paper.
     """
@@ -49,6 +51,7 @@ class ImageSampling:
     token_temperature: float = 1.0
     order_temperature: float = 1.0
     top_k: int | None = None
+    plausible: float = 0.0
     reuse: Reuse | None = None
     before: torch.Tensor | None = field(default=None, repr=False, compare=False)
     keep: float = 0.0
@@ -139,6 +142,7 @@ def unmask_images(
         for index in active:
             own = [next(parts) for _ in batch[index]]
             guided = guide(own, sampling.scales[: len(own) - 1])
+            guided = only_plausible(guided, own[0], sampling.plausible)
             states[index] = advance(states[index], guided, counts[index][step], sampling, noises[index])
         del logits, parts, own, guided  # the next pass needs the room
         yield list(states)

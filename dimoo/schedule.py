@@ -44,6 +44,19 @@ def guide(logits: Sequence[torch.Tensor], scales: Sequence[float]) -> torch.Tens
     return guided
 
 
+def only_plausible(logits: torch.Tensor, conditional: torch.Tensor, share: float) -> torch.Tensor:
+    """Logits (n, codes) with minus infinity where `conditional` (n, codes) makes a code less than `share` times as likely
+    as its likeliest; of 0 all stay.
+
+    Guidance multiplies what two branches differ by, and of thousands of unlikely codes some differ by chance alone.
+    Source: the plausibility constraint of contrastive decoding, arXiv 2210.15097, section 3.3.
+    """
+    if not share:
+        return logits
+    least = conditional.amax(dim=-1, keepdim=True) + math.log(share)
+    return logits.masked_fill(conditional < least, -math.inf)
+
+
 def gumbel(uniforms: torch.Tensor) -> torch.Tensor:
     """Standard Gumbel noise from uniform numbers, guarded as in the published sampler."""
     return -torch.log(-torch.log(uniforms + 1e-20) + 1e-20)

@@ -117,15 +117,15 @@ def test_chance_is_that_of_the_published_sampler_unless_the_checkpoint_says_othe
     def chance(demo, **fields):
         defaults = Defaults.of(demo)
         used = sampling(Generate("a ball", **fields).resolve(defaults), defaults)
-        return used.token_temperature, used.order_temperature, used.top_k
+        return used.token_temperature, used.order_temperature, used.top_k, used.plausible
 
-    assert chance({}) == (0.7, 1.0, 256)
-    assert chance({}, temperature=1.5) == (1.5, 1.0, 256)
-    assert chance({}, temperature=0) == (0, 0, 256)
-    assert chance({"temperature": 1.0, "top_k": None}) == (1.0, 1.0, None)
-    assert chance({"order_temperature": 0.5}) == (0.7, 0.5, 256)
-    for wrong in ({"noise": "loud"}, {"top_k": 0}):
-        with pytest.raises(DimooError, match="demo section cannot be read .(noise|top_k) must be"):
+    assert chance({}) == (0.7, 1.0, 256, 0)
+    assert chance({}, temperature=1.5) == (1.5, 1.0, 256, 0)
+    assert chance({}, temperature=0) == (0, 0, 256, 0)
+    assert chance({"temperature": 1.0, "top_k": None}) == (1.0, 1.0, None, 0)
+    assert chance({"order_temperature": 0.5, "plausible": 0.1}) == (0.7, 0.5, 256, 0.1)
+    for wrong in ({"noise": "loud"}, {"top_k": 0}, {"plausible": 2.0}):
+        with pytest.raises(DimooError, match="demo section cannot be read .(noise|top_k|plausible) must be"):
             Defaults.of(wrong)
 
 

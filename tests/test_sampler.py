@@ -180,6 +180,18 @@ def test_top_k_limits_the_draw():
     assert rank.max() == 1
 
 
+def test_guidance_draws_nothing_that_is_implausible_without_it():
+    branches = [image(6, 6, prompt, ()) for prompt in ((5, 6, 7), (8,))]
+    alone = run(Stub(), branches[:1], steps=1)[-1].logits
+    odds = (alone - alone.amax(1, keepdim=True)).exp()
+
+    def drawn(share):
+        tokens = run(Stub(), branches, steps=1, guidance=20.0, plausible=share)[-1].tokens
+        return odds.gather(1, tokens[:, None])
+
+    assert drawn(0.0).min() < 0.5 <= drawn(0.5).min()
+
+
 def test_cells_change_only_where_the_new_is_surer_than_what_keeps_the_old():
     branches = [image(6, 6, prompt, ()) for prompt in ((5, 6, 7), (8,))]
     before = torch.arange(36) % (CODES.stop - CODES.start)

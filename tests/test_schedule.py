@@ -17,6 +17,7 @@ from dimoo.schedule import (
     least_sure,
     log_confidence,
     mask_counts,
+    only_plausible,
     surest,
     transfer_counts,
 )
@@ -95,6 +96,17 @@ def test_keep_top_keeps_the_largest():
     logits = torch.tensor([[1.0, 3.0, 2.0, 0.0]])
     assert keep_top(logits, 2).tolist() == [[-math.inf, 3.0, 2.0, -math.inf]]
     assert keep_top(logits, None) is logits and keep_top(logits, 9) is logits
+
+
+@given(logits=st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=40), share=st.floats(0.01, 1.0))
+def test_what_the_conditional_branch_finds_unlikely_is_left_out(logits, share):
+    conditional = torch.tensor([logits])
+    guided = only_plausible(torch.zeros_like(conditional), conditional, share)
+    odds = (conditional - conditional.max()).exp()
+    clear = (odds - share).abs() > 1e-4
+    assert torch.equal((guided == 0)[clear], (odds >= share)[clear])
+    assert guided[0, conditional.argmax()] == 0
+    assert only_plausible(guided, conditional, 0.0) is guided
 
 
 def test_log_confidence_is_the_log_softmax():

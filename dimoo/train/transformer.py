@@ -59,6 +59,7 @@ DEMO = {
     "guidance": 5.0,
     "temperature": 1.0,
     "top_k": None,
+    "plausible": 0.1,
     "max_area": 512 * 512,
     "edit_guidance": 2.0,
     "edit_guidance_image": 1.5,
