@@ -4,14 +4,17 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import tiny_config
 
 from dimoo.model import DiMOO, rotary_tables
 from dimoo.packed import Packed
+from dimoo.train.data import ZONES, zones
 from dimoo.train.grounding import CELLS, Pointers, depths, meanings, phrases, pointers, pointing_loss
-from dimoo.train.losses import WEIGHTS, Losses, sameness
+from dimoo.train.losses import WEIGHTS, Losses, Reader, sameness
 from dimoo.train.words import TEXT_IDS
 from dimoo.vocab import Vocabulary
+from dimoo.world.lessons import Shot
 from dimoo.world.parts import LABELS
 from dimoo.world.scene import COLORS, KINDS
 
@@ -68,20 +71,27 @@ def test_words_point_at_their_cells_and_masked_cells_at_their_words(vocab, meani
         rows = zip(pointers.rows.tolist(), pointers.allowed, strict=True)
         return {row: allowed.nonzero()[:, 0].tolist() for row, allowed in rows}
 
-    words, nouns, colors = pointers(ids, cells, labels, vocab.ids.mask, meaning, torch.Generator().manual_seed(0))
+    where = torch.tensor([[3, 1], [3, 2], [0, 0], [7, 6], [5, 5]])
+    generator = torch.Generator().manual_seed(0)
+    words, nouns, colors, spots = pointers(ids, cells, labels, where, vocab.ids.mask, meaning, generator)
     seen = places(words)
     assert seen[red] == seen[ball] == [cells[0]]  # not the masked one, not the green one
     assert seen[cube] == [cube]  # nothing of it is to be seen
     assert seen[house] == [house]  # there is none
     assert places(nouns) == {cells[1].item(): [ball], cells[3].item(): [cube]}
     assert places(colors) == {cells[1].item(): [red], cells[3].item(): [blue]}
+    standing = {row: shares.nonzero()[:, 0].tolist() for row, shares in zip(spots.rows.tolist(), spots.shares, strict=True)}
+    both = [3, ZONES + 1, ZONES + 2]  # of the red ball, masked or not: one row, two columns
+    assert standing == {red: both, ball: both, blue: [7, ZONES + 6], cube: [7, ZONES + 6]}  # and no house
+    assert spots.shares[0, both].tolist() == [1, 0.5, 0.5]
 
 
 def test_no_more_cells_are_asked_than_wanted(vocab, meaning):
     count = 2 * CELLS
     ids = torch.tensor([*vocab.encode("a large ball"), *[vocab.ids.mask] * count])
     labels = label("ball", "red").expand(count, -1)
-    words, nouns, colors = pointers(ids, torch.arange(3, 3 + count), labels, vocab.ids.mask, meaning, torch.Generator())
+    cells, where = torch.arange(3, 3 + count), torch.zeros(count, 2, dtype=torch.long)
+    words, nouns, colors, _ = pointers(ids, cells, labels, where, vocab.ids.mask, meaning, torch.Generator())
     assert len(nouns.rows) == CELLS and len(set(nouns.rows.tolist())) == CELLS and nouns.allowed[:, 2].all()
     assert not len(colors.rows)  # none is said
     assert words.rows.tolist() == [2] and words.allowed.sum() == 1  # all of it is masked: the word looks at itself
@@ -155,8 +165,30 @@ def test_sameness_tells_a_constant_from_what_differs():
     assert torch.allclose(states.grad[20:], states.grad[20], atol=1e-7)  # it pushes all cells alike: their differences stay
 
 
+def test_zones_divide_a_picture_of_any_shape():
+    where = zones([Shot(None, 16, 20), Shot(None, 10, 16)])
+    assert where.shape == (16 * 20 + 10 * 16, 2) and where.amin() == 0 and where.amax() == ZONES - 1
+    first, second = where[: 16 * 20].view(16, 20, 2), where[16 * 20 :].view(10, 16, 2)
+    assert first[:, 3, 0].tolist() == [row // 2 for row in range(16)] and (first[..., 0] == first[:, :1, 0]).all()
+    assert second[4, :, 1].tolist() == [column // 2 for column in range(16)] and (second[..., 1] == second[:1, :, 1]).all()
+
+
+def test_a_reader_learns_where_things_stand(config):
+    torch.manual_seed(0)
+    reader, states = Reader(config), torch.randn(6, 32)
+    shares = torch.cat([F.one_hot(torch.arange(6), ZONES), F.one_hot(torch.arange(6) + 2, ZONES)], 1).float()
+    assert reader.place(states, shares).item() == pytest.approx(2 * math.log(ZONES))  # knows nothing
+    adam = torch.optim.Adam(reader.parameters(), 0.05)
+    for _ in range(100):
+        adam.zero_grad()
+        reader.place(states, shares).backward()
+        adam.step()
+    assert reader.place(states, shares) < 0.1
+    assert reader.place(states[:0], shares[:0]) is None
+
+
 def test_losses_that_are_missing_count_nothing():
     one, none = torch.tensor(1.0), None
-    losses = Losses(one, none, one, one, none, one, none, 2 * one)
+    losses = Losses(one, none, one, one, none, one, none, none, 2 * one)
     assert losses.total.item() == pytest.approx(WEIGHTS["answer"] + WEIGHTS["read"] + WEIGHTS["named"] + 2 * WEIGHTS["common"])
     assert losses.numbers() == {"answer": 1, "things": 1, "read": 1, "named": 1, "common": 2}

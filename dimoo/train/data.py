@@ -39,9 +39,17 @@ CROWDED = (10, 16)
 COLORED = 0.55
 """Share of prompts that say colours. Without them the kinds alone are to be learned, and many people write such prompts."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
+ZONES = 8
+"""Columns, and rows, that a picture is divided into to say where things stand."""
 SHORT, LONG = 8, 48  # tokens of a short and of a long answer
 
 Codes = Mapping[str, np.ndarray]
+
+
+def zones(shots: Sequence[Shot]) -> Tensor:
+    """(cells of all shots, 2) long: which of ZONES rows and columns of its picture each cell lies in."""
+    sides = [(torch.arange(shot.rows), torch.arange(shot.columns)) for shot in shots]
+    return torch.cat([torch.cartesian_prod(*(side * ZONES // len(side) for side in both)) for both in sides])
 
 
 def name_of(shot: Shot) -> str:
@@ -128,8 +136,9 @@ class Example:
     """A sequence with masks in all its targets. cells (n,): their places; targets (n,): what belongs there.
 
     answer: how many of them are the answer itself; after an answer in words comes its padding, after a picture the words of
-    the prompt. things (n,) bool: cells that differ from the empty setting, for the log. labels (m, len(LABELS)): what the cells
-    of all its pictures show; owners (rows, columns): which thing each cell of a picture to be drawn shows; see `world.parts`.
+    the prompt. things (n,) bool: cells that differ from the empty setting, for the log. labels (m, len(LABELS)), zones (m, 2):
+    what the cells of all its pictures show, and where in them they lie. owners (rows, columns): which thing each cell of a
+    picture to be drawn shows; see `world.parts`.
     """
 
     ids: Tensor
@@ -138,6 +147,7 @@ class Example:
     answer: int
     things: Tensor
     labels: Tensor
+    zones: Tensor
     owners: Tensor | None = None
 
     @property
@@ -231,7 +241,8 @@ class Teacher:
         branch = layout.understanding(self.vocab, question, [self.grid(base)], length)
         ids = [*self.vocab.encode(answer), self.vocab.ids.answer_end]
         targets = torch.tensor(ids + [self.vocab.ids.pad] * (length - len(ids)))
-        return Example(branch.ids, branch.cells, targets, len(ids), torch.zeros(length, dtype=torch.bool), self.labels([base]))
+        things = torch.zeros(length, dtype=torch.bool)
+        return Example(branch.ids, branch.cells, targets, len(ids), things, self.labels([base]), zones([base]))
 
     def _picture(self, branch: layout.Branch, given: Sequence[Shot], shot: Shot) -> Example:
         grid = self.grid(shot)
@@ -243,7 +254,8 @@ class Teacher:
         ids[words] = self.vocab.ids.mask
         things = torch.cat([things.flatten(), torch.zeros(len(words), dtype=torch.bool)])
         cells = torch.cat([branch.cells, words])
-        return Example(ids, cells, targets, grid.numel(), things, self.labels([*given, shot]), self.parts(shot)[1])
+        shots = [*given, shot]
+        return Example(ids, cells, targets, grid.numel(), things, self.labels(shots), zones(shots), self.parts(shot)[1])
 
     def prompt_words(self, ids: Tensor) -> Tensor:
         """Places of the words that a person wrote."""

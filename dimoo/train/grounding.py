@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dimoo.model import DiMOO, rotary_tables, rotate
+from dimoo.train.data import ZONES
 from dimoo.vocab import Vocabulary
 from dimoo.world.language import MATERIAL_WORDS, NAMES, SIZE_WORDS, plural
 from dimoo.world.scene import COLORS, KINDS, MATERIALS, SIZES
@@ -69,22 +71,37 @@ class Pointers:
     allowed: Tensor
 
 
-def pointers(ids: Tensor, cells: Tensor, labels: Tensor, mask: int, meaning: Mapping[int, tuple[int, int]],
-             generator: torch.Generator) -> tuple[Pointers, Pointers, Pointers]:
-    """Of words to the cells that show their things; of masked cells to the nouns that name their things, and to their colours.
+@dataclass(frozen=True)
+class Spots:
+    """Where the things stand that words name. rows (r,): places of the words; shares (r, 2 * ZONES): of the cells of a word's
+    things, how many lie in each row of the picture, and in each column.
+    """
 
-    ids (L,); cells (m,): places of the cells of all its pictures; labels (m, len(LABELS)): what they show. A word none of whose
-    things is to be seen looks at itself.
+    rows: Tensor
+    shares: Tensor
+
+
+def pointers(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: int, meaning: Mapping[int, tuple[int, int]],
+             generator: torch.Generator) -> tuple[Pointers, Pointers, Pointers, Spots]:
+    """Of words to the cells that show their things; of masked cells to the nouns that name their things, and to their colours;
+    and where the things of every word stand, masked or not: "left of" can say that too.
+
+    ids (L,); cells (m,): places of the cells of all its pictures; labels (m, len(LABELS)): what they show; zones (m, 2): where.
+    A word none of whose things is to be seen looks at itself.
     """
     length = len(ids)
     hidden = ids[cells] == mask
-    words, allowed = [], []
+    words, allowed, spots, shares = [], [], [], []
+    where = torch.cat([F.one_hot(part, ZONES) for part in zones.unbind(1)], dim=1).float()
     naming = {label: torch.zeros(len(cells), length, dtype=torch.bool) for label in (KIND, COLOR)}
-    for places, demands in phrases(ids.tolist(), meaning):
+    for said, demands in phrases(ids.tolist(), meaning):
         right = torch.stack([labels[:, label] == value for label, value in demands.items()]).all(0)
         seen = torch.zeros(length, dtype=torch.bool)
         seen[cells[right & ~hidden]] = True
-        for label, place in places.items():
+        for label, place in said.items():
+            if right.any():
+                spots.append(place)
+                shares.append(where[right].mean(0))
             naming[label][right, place] = True
             at = seen.clone()
             at[place] = not seen.any()
@@ -95,7 +112,8 @@ def pointers(ids: Tensor, cells: Tensor, labels: Tensor, mask: int, meaning: Map
     asking[torch.randperm(len(cells), generator=generator)[:CELLS]] = True
     asked = {label: (hidden & asking & named.any(1)).nonzero()[:, 0] for label, named in naming.items()}
     things = (Pointers(cells[asked[label]], naming[label][asked[label]]) for label in (KIND, COLOR))
-    return Pointers(torch.tensor(words, dtype=torch.long), allowed), *things
+    shares = torch.stack(shares) if shares else torch.zeros(0, 2 * ZONES)
+    return Pointers(torch.tensor(words, dtype=torch.long), allowed), *things, Spots(torch.tensor(spots, dtype=torch.long), shares)
 
 
 def pointing_loss(model: DiMOO, depth: int, head: int, state: Tensor, pointers: Sequence[Pointers]) -> Tensor | None:

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from dimoo.config import LLaDAConfig
 from dimoo.model import DiMOO
 from dimoo.packed import Packed
-from dimoo.train.data import Example
-from dimoo.train.grounding import Pointers, depths, pointers, pointing_loss
+from dimoo.train.data import ZONES, Example
+from dimoo.train.grounding import Pointers, Spots, depths, pointers, pointing_loss
 from dimoo.vocab import Vocabulary
 from dimoo.world.parts import LABELS
 
 
 class Reader(nn.Module):
-    """Reads off the residual stream what each cell of a picture shows, masked ones too, and is thrown away after training.
+    """Reads off the residual stream what each cell of a picture shows, masked ones too, and where the things stand that a word
+    names. It is thrown away after training.
 
     Codes say in twelve bits what a patch looks like, and little of that is which thing it belongs to. To ask for the thing itself
     halfway through the model teaches what words and pictures have in common (after REPA, Yu et al., arXiv 2410.06940).
@@ -32,13 +33,21 @@ class Reader(nn.Module):
         super().__init__()
         self.depth = config.n_layers // 2 + 1
         self.head = nn.Linear(config.d_model, sum(LABELS))
-        for parameter in self.head.parameters():
+        self.where = nn.Linear(config.d_model, 2 * ZONES)
+        for parameter in self.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, states: Tensor, labels: Tensor) -> Tensor:
         """states (n, d), labels (n, len(LABELS)) -> cross-entropy of all labels of a cell together, mean of the cells."""
         logits = self.head(F.rms_norm(states, states.shape[-1:])).split(LABELS, dim=1)
         return sum(F.cross_entropy(part, right) for part, right in zip(logits, labels.unbind(1), strict=True))
+
+    def place(self, states: Tensor, shares: Tensor) -> Tensor | None:
+        """states (n, d) of words, shares (n, 2 * ZONES) -> cross-entropy of the rows and columns of their things, mean."""
+        if not len(states):
+            return None
+        logits = self.where(F.rms_norm(states, states.shape[-1:])).split(ZONES, dim=1)
+        return sum(F.cross_entropy(part, right) for part, right in zip(logits, shares.split(ZONES, dim=1), strict=True))
 
 
 def sameness(states: Tensor, cells: Tensor) -> Tensor:
@@ -64,7 +73,7 @@ class Losses:
 
     answer: cross-entropy of what is asked for, a picture's codes or an answer's words; rest: of words of the prompt, or padding
     of the answer; things: of codes where something stands, for the log. The others are those of `Reader`, of `grounding` (a
-    word's cells, a cell's noun, a cell's colour) and `sameness`.
+    word's cells, a cell's noun, a cell's colour, where a word's things stand) and `sameness`.
     """
 
     answer: Tensor
@@ -74,6 +83,7 @@ class Losses:
     found: Tensor | None
     named: Tensor | None
     colored: Tensor | None
+    placed: Tensor | None
     common: Tensor
 
     @property
@@ -85,7 +95,7 @@ class Losses:
         return {f.name: loss.item() for f in fields(self) if (loss := getattr(self, f.name)) is not None}
 
 
-WEIGHTS = {"answer": 1.0, "rest": 0.25, "read": 0.5, "found": 0.25, "named": 0.25, "colored": 0.25, "common": 0.1}
+WEIGHTS = {"answer": 1.0, "rest": 0.25, "read": 0.5, "found": 0.25, "named": 0.25, "colored": 0.25, "placed": 0.25, "common": 0.1}
 
 
 def _mean(losses: Tensor, which: list[Tensor]) -> Tensor | None:
@@ -97,7 +107,7 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
               masked: list[Tensor], generator: torch.Generator) -> Losses:
     """Losses of equally long examples. masked: (n,) bool of each; meaning: of words, see `grounding.meanings`."""
     sequences, rows, targets, pictures, length = [], [], [], [], len(examples[0].ids)
-    places: list[tuple[Pointers, Pointers, Pointers]] = []
+    taught: list[tuple[Pointers, Pointers, Pointers, Spots]] = []
     for i, (example, mask) in enumerate(zip(examples, masked, strict=True)):
         ids = example.ids.clone()
         ids[example.cells] = torch.where(mask, ids[example.cells], example.targets)
@@ -108,8 +118,9 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
         rows.append(i * length + example.cells[mask])
         targets.append(example.targets[mask])
         pictures.append(i * length + cells)
-        places.append(pointers(ids, cells, example.labels, vocab.ids.mask, meaning, generator))
-    words, nouns, colors = zip(*places, strict=True)
+        taught.append(pointers(ids, cells, example.labels, example.zones, vocab.ids.mask, meaning, generator))
+    words, nouns, colors, spots = zip(*taught, strict=True)
+    naming = torch.cat([i * length + spot.rows for i, spot in enumerate(spots)])
     cells, same = torch.cat(pictures), []
     first, second = depths(model.config.n_layers)
     for depth, state in enumerate(model.states(Packed.of(sequences)), 1):
@@ -117,6 +128,7 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
         if depth == first:
             found = pointing_loss(model, first, 0, state, words)
         if depth == second:
+            placed = reader.place(state[naming], torch.cat([spot.shares for spot in spots]))
             named, colored = (pointing_loss(model, second, head, state, at) for head, at in ((1, nouns), (2, colors)))
         if depth == reader.depth:
             read = reader(state[cells], torch.cat([example.labels for example in examples]))
@@ -126,4 +138,4 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
     asked = [torch.arange(len(mask))[mask] < example.answer for example, mask in zip(examples, masked, strict=True)]
     some = [example.things[mask] for example, mask in zip(examples, masked, strict=True)]
     return Losses(_mean(losses, asked), _mean(losses, [~part for part in asked]), _mean(losses.detach(), some),
-                  read, found, named, colored, sum(same) / len(same))
+                  read, found, named, colored, placed, sum(same) / len(same))

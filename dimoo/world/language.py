@@ -86,7 +86,7 @@ def caption(rng: np.random.Generator, scene: Scene, colored: float = 0.88) -> st
     relations = [(a, b, r) for a, b in near for r in RELATIONS
                  if related(things[a], things[b], r) and (r in ("left", "right") or near[a, b])]
     distinct = len({(t.kind, t.color) for t in things}) == len(things)
-    if relations and distinct and len(things) < 4 and rng.random() < 0.45:
+    if relations and distinct and len(things) < 4 and rng.random() < 0.6:
         a, b, r = relations[int(rng.integers(len(relations)))]
         if rng.random() < 0.5:
             a, b, r = b, a, OPPOSITE[r]
