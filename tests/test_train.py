@@ -16,9 +16,10 @@ from dimoo.__main__ import main
 from dimoo.config import LLaDAConfig
 from dimoo.model import rotary_tables, rotate
 from dimoo.preview import fit
-from dimoo.train import data, tokenizer
 from dimoo.train import run as run_module
-from dimoo.train.data import TAUGHT, ZONES, Example, Family, Teacher, encode_families, fingerprint, name_of
+from dimoo.train import tokenizer
+from dimoo.train.data import LONG, SHORT, ZONES, Example, Teacher
+from dimoo.train.families import CROWDED, SIZES, TAUGHT, Family, encode_families, fingerprint, name_of
 from dimoo.train.grounding import meanings
 from dimoo.train.losses import Reader, losses_of
 from dimoo.train.masks import HIDDEN, MASKED_WORDS, hide_things, mask_cells
@@ -186,7 +187,7 @@ def test_batches_are_equally_long_and_masked(vocab, teacher):
 def test_crowded_pictures_are_low_and_come_first_in_text_to_image(families, teacher):
     assert len(teacher.crowds) == 20 and not any(family.crowded for family in teacher.families)
     for family in teacher.crowds:
-        assert (family.base.rows, family.base.columns) == data.CROWDED and len(family.base.scene.things) >= 3
+        assert (family.base.rows, family.base.columns) == CROWDED and len(family.base.scene.things) >= 3
     for tasks in ("generate", "all"):
         early, late = shares(tasks, 0.1), shares(tasks, 0.9)
         assert sum(early.values()) == pytest.approx(1) == sum(late.values()) and late["crowd"] > 0
@@ -207,7 +208,7 @@ def test_a_batch_follows_from_its_seed(teacher):
 def test_benchmark_prompts_are_never_captions(vocab, teacher, monkeypatch):
     held_out = [prompt.text for prompt in benchmark_prompts()]
     texts = itertools.cycle([held_out[0], "a red ball", held_out[-1], held_out[7], "a blue cube"])
-    monkeypatch.setattr(data, "caption", lambda rng, scene, colored: next(texts))
+    monkeypatch.setattr("dimoo.train.data.caption", lambda rng, scene, colored: next(texts))
     batches = itertools.islice(teacher.batches(600, 1, lambda: {"generate": 1.0}), 30)
     seen = {texts_of(vocab, example)[1] for examples in batches for example in examples}
     assert seen == {"a red ball", "a blue cube", ""}
@@ -222,7 +223,7 @@ def test_answers_are_those_of_the_world(vocab, teacher):
         assert (example.targets[example.answer :] == vocab.ids.pad).all()
         question = texts_of(vocab, example)[1]
         short = "single word" in question
-        assert len(example.cells) == (data.SHORT if short else data.LONG)
+        assert len(example.cells) == (SHORT if short else LONG)
         assert not short or example.answer <= 3
         lengths.add(short)
     assert lengths == {True, False}
@@ -246,7 +247,7 @@ def test_pictures_are_encoded_once(vq, tmp_path, monkeypatch):
     rgb = torch.from_numpy(family.base.draw())
     expected = vq.encode(rgb.permute(2, 0, 1)[None].float() / 255)[0]
     np.testing.assert_array_equal(first[name_of(family.base)], expected)
-    monkeypatch.setattr(data, "_draw", lambda shots: pytest.fail("drawn again"))
+    monkeypatch.setattr("dimoo.train.families._draw", lambda shots: pytest.fail("drawn again"))
     again = encode_families(vq, tmp_path, [family])
     np.testing.assert_array_equal(again[name_of(family.base)], expected)
     other = copy.deepcopy(vq)
@@ -257,7 +258,7 @@ def test_pictures_are_encoded_once(vq, tmp_path, monkeypatch):
 
 def test_sizes_are_those_of_the_page():
     sizes = [(f.base.rows, f.base.columns) for f in map(Family, range(300))]
-    assert set(sizes) == set(data.SIZES)
+    assert set(sizes) == set(SIZES)
     assert sizes.count((16, 16)) / 300 == pytest.approx(0.45, abs=0.09)
 
 

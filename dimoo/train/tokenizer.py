@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dimoo.train.data import fingerprint
+from dimoo.train.families import fingerprint
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, cosine, pool, replacing
 from dimoo.vq import WEIGHTS, Down, Resnet, Up, VQModel

@@ -21,7 +21,8 @@ from dimoo.config import LLaDAConfig
 from dimoo.model import Block, DiMOO
 from dimoo.preview import Preview, fit
 from dimoo.tasks import Generate
-from dimoo.train.data import LONG, SHORT, TAUGHT, Family, Teacher, encode_families, fingerprint
+from dimoo.train.data import LONG, SHORT, Teacher
+from dimoo.train.families import TAUGHT, Family, encode_families, fingerprint
 from dimoo.train.grounding import depths, meanings
 from dimoo.train.losses import Reader, losses_of
 from dimoo.train.masks import mask_cells

@@ -1,0 +1,109 @@
+"""Families of scenes as grids of codes: what the transformer learns from.
+
+A family is known by its seed alone: a scene, and some lessons that start from it. Its pictures are drawn and encoded once.
+"""
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dimoo.vq import VQModel
+from dimoo.world.language import captioned_scene
+from dimoo.world.lessons import LESSONS, Lesson, Shot
+from dimoo.world.render import render
+from dimoo.world.scene import random_scene
+
+SIZES = {(16, 16): 0.45, (10, 16): 0.35, (12, 20): 0.05, (20, 12): 0.05, (14, 18): 0.05, (18, 14): 0.05}
+"""Rows and columns of the pictures, with their shares. Things fill more of the low ones, which makes those cheap lessons."""
+TAUGHT = (16, 16)
+"""Rows and columns of most lessons: a given picture's cells are always equally far from the same cells of the new one."""
+CROWDED = (10, 16)
+"""Rows and columns of crowded pictures: many things on little ground, the cheapest way to learn what things look like."""
+
+
+def name_of(shot: Shot) -> str:
+    return hashlib.sha1(repr(shot).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A scene and lessons that start from it; all of it follows from the seed."""
+
+    seed: int
+    lessons_wanted: int = 0
+    crowded: bool = False
+
+    @cached_property
+    def base(self) -> Shot:
+        if self.crowded:
+            return Shot(random_scene(np.random.default_rng((self.seed, 3)), CROWDED[1], 3 + self.seed % 2), *CROWDED)
+        rng = np.random.default_rng((self.seed, 1))
+        rows, columns = list(SIZES)[int(rng.choice(len(SIZES), p=list(SIZES.values())))]
+        return Shot(captioned_scene(np.random.default_rng(self.seed), columns)[0], rows, columns)
+
+    @cached_property
+    def lessons(self) -> tuple[Lesson, ...]:
+        rng = np.random.default_rng((self.seed, 2))
+        kinds = [list(LESSONS)[i] for i in rng.permutation(len(LESSONS))]
+        found = filter(None, (LESSONS[kind](rng, self.base) for kind in kinds))
+        return tuple(islice(found, self.lessons_wanted))
+
+    @property
+    def shots(self) -> list[Shot]:
+        """Every picture of the family, the base first."""
+        return list(dict.fromkeys([self.base, *(s for lesson in self.lessons for s in (*lesson.inputs, lesson.target))]))
+
+
+def _draw(shots: list[Shot]) -> list[np.ndarray]:
+    """Pictures of some shots; looks of the same scene share its render."""
+    renders: dict = {}
+    for shot in shots:
+        if shot.scene not in renders:
+            renders[shot.scene] = render(shot.scene, 16 * shot.columns, 16 * shot.rows)
+    return [shot.draw(renders[shot.scene]) for shot in shots]
+
+
+def fingerprint(vq: VQModel) -> str:
+    """Of the weights that make the codes, which are those of one encoder only."""
+    digest = hashlib.sha1()
+    for tensor in (*vq.encoder.state_dict().values(), *vq.quant_conv.state_dict().values(), vq.codebook):
+        digest.update(tensor.detach().float().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def encode_families(vq: VQModel, folder: Path, families: list[Family]) -> dict[str, np.ndarray]:
+    """Codes (rows, columns) int16 of every shot by its name; kept in a file of `folder`, which is extended as needed."""
+    path = folder / f"codes-{fingerprint(vq)}.npz"
+    known: dict[str, np.ndarray] = {}
+    if path.exists():
+        with np.load(path) as file:
+            known = {name: file[name] for name in file.files}
+    missing = [[s for s in family.shots if name_of(s) not in known] for family in families]
+    missing = [shots for shots in missing if shots]
+    if missing:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # a family to each processor is faster than all processors on one
+        with ThreadPoolExecutor(os.cpu_count()) as workers:
+            for i, codes in enumerate(workers.map(partial(_codes, vq), missing)):
+                known |= codes
+                if i % 500 == 0:
+                    print(f"encoded {i} of {len(missing)} families", file=sys.stderr, flush=True)
+        torch.set_num_threads(threads)
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez_compressed(temporary, **known)
+        os.replace(temporary, path)
+    return known
+
+
+def _codes(vq: VQModel, shots: list[Shot]) -> dict[str, np.ndarray]:
+    images = [torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float().div_(255) for rgb in _draw(shots)]
+    return {name_of(shot): vq.encode(image)[0].to(torch.int16).numpy() for shot, image in zip(shots, images, strict=True)}
