@@ -4,13 +4,12 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import tiny_config
 
 from dimoo.model import DiMOO, rotary_tables
 from dimoo.packed import Packed
 from dimoo.train.data import ZONES, zones
-from dimoo.train.grounding import CELLS, Pointers, depths, meanings, phrases, pointers, pointing_loss
+from dimoo.train.grounding import CELLS, Pointers, depths, in_zones, meanings, phrases, pointers, pointing_loss
 from dimoo.train.losses import WEIGHTS, Losses, Reader, sameness
 from dimoo.train.words import TEXT_IDS
 from dimoo.vocab import Vocabulary
@@ -176,7 +175,8 @@ def test_zones_divide_a_picture_of_any_shape():
 def test_a_reader_learns_where_things_stand(config):
     torch.manual_seed(0)
     reader, states = Reader(config), torch.randn(6, 32)
-    shares = torch.cat([F.one_hot(torch.arange(6), ZONES), F.one_hot(torch.arange(6) + 2, ZONES)], 1).float()
+    shares = in_zones(torch.stack([torch.arange(6), torch.arange(6) + 2], 1))
+    assert shares[1].nonzero()[:, 0].tolist() == [1, ZONES + 3]
     assert reader.place(states, shares).item() == pytest.approx(2 * math.log(ZONES))  # knows nothing
     adam = torch.optim.Adam(reader.parameters(), 0.05)
     for _ in range(100):
@@ -189,6 +189,7 @@ def test_a_reader_learns_where_things_stand(config):
 
 def test_losses_that_are_missing_count_nothing():
     one, none = torch.tensor(1.0), None
-    losses = Losses(one, none, one, one, none, one, none, none, 2 * one)
-    assert losses.total.item() == pytest.approx(WEIGHTS["answer"] + WEIGHTS["read"] + WEIGHTS["named"] + 2 * WEIGHTS["common"])
-    assert losses.numbers() == {"answer": 1, "things": 1, "read": 1, "named": 1, "common": 2}
+    losses = Losses(one, none, one, one, none, one, none, none, one, 2 * one)
+    there = WEIGHTS["answer"] + WEIGHTS["read"] + WEIGHTS["named"] + WEIGHTS["located"] + 2 * WEIGHTS["common"]
+    assert losses.total.item() == pytest.approx(there)
+    assert losses.numbers() == {"answer": 1, "things": 1, "read": 1, "named": 1, "located": 1, "common": 2}

@@ -81,6 +81,11 @@ class Spots:
     shares: Tensor
 
 
+def in_zones(zones: Tensor) -> Tensor:
+    """(m, 2) rows and columns -> (m, 2 * ZONES), 1 in the row and in the column."""
+    return F.one_hot(zones, ZONES).flatten(1).float()
+
+
 def pointers(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: int, meaning: Mapping[int, tuple[int, int]],
              generator: torch.Generator) -> tuple[Pointers, Pointers, Pointers, Spots]:
     """Of words to the cells that show their things; of masked cells to the nouns that name their things, and to their colours;
@@ -92,7 +97,7 @@ def pointers(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: in
     length = len(ids)
     hidden = ids[cells] == mask
     words, allowed, spots, shares = [], [], [], []
-    where = torch.cat([F.one_hot(part, ZONES) for part in zones.unbind(1)], dim=1).float()
+    where = in_zones(zones)
     naming = {label: torch.zeros(len(cells), length, dtype=torch.bool) for label in (KIND, COLOR)}
     for said, demands in phrases(ids.tolist(), meaning):
         right = torch.stack([labels[:, label] == value for label, value in demands.items()]).all(0)

@@ -16,14 +16,14 @@ from dimoo.config import LLaDAConfig
 from dimoo.model import DiMOO
 from dimoo.packed import Packed
 from dimoo.train.data import ZONES, Example
-from dimoo.train.grounding import Pointers, Spots, depths, pointers, pointing_loss
+from dimoo.train.grounding import Pointers, Spots, depths, in_zones, pointers, pointing_loss
 from dimoo.vocab import Vocabulary
 from dimoo.world.parts import LABELS
 
 
 class Reader(nn.Module):
-    """Reads off the residual stream what each cell of a picture shows, masked ones too, and where the things stand that a word
-    names. It is thrown away after training.
+    """Reads off the residual stream what each cell of a picture shows, masked ones too, where it lies, and where the things stand
+    that a word names. It is thrown away after training.
 
     Codes say in twelve bits what a patch looks like, and little of that is which thing it belongs to. To ask for the thing itself
     halfway through the model teaches what words and pictures have in common (after REPA, Yu et al., arXiv 2410.06940).
@@ -43,7 +43,11 @@ class Reader(nn.Module):
         return sum(F.cross_entropy(part, right) for part, right in zip(logits, labels.unbind(1), strict=True))
 
     def place(self, states: Tensor, shares: Tensor) -> Tensor | None:
-        """states (n, d) of words, shares (n, 2 * ZONES) -> cross-entropy of the rows and columns of their things, mean."""
+        """states (n, d), shares (n, 2 * ZONES) -> cross-entropy of rows and columns, mean.
+
+        Of cells it is where they lie, of words where their things stand: read in the same way, what a word sees in its cells will
+        do for it.
+        """
         if not len(states):
             return None
         logits = self.where(F.rms_norm(states, states.shape[-1:])).split(ZONES, dim=1)
@@ -73,7 +77,8 @@ class Losses:
 
     answer: cross-entropy of what is asked for, a picture's codes or an answer's words; rest: of words of the prompt, or padding
     of the answer; things: of codes where something stands, for the log. The others are those of `Reader`, of `grounding` (a
-    word's cells, a cell's noun, a cell's colour, where a word's things stand) and `sameness`.
+    word's cells, a cell's noun, a cell's colour, where a word's things stand, where a cell
+    lies) and `sameness`.
     """
 
     answer: Tensor
@@ -84,6 +89,7 @@ class Losses:
     named: Tensor | None
     colored: Tensor | None
     placed: Tensor | None
+    located: Tensor
     common: Tensor
 
     @property
@@ -95,7 +101,8 @@ class Losses:
         return {f.name: loss.item() for f in fields(self) if (loss := getattr(self, f.name)) is not None}
 
 
-WEIGHTS = {"answer": 1.0, "rest": 0.25, "read": 0.5, "found": 0.25, "named": 0.25, "colored": 0.25, "placed": 0.25, "common": 0.1}
+WEIGHTS = {"answer": 1.0, "rest": 0.25, "read": 0.5, "common": 0.1}
+WEIGHTS |= dict.fromkeys(("found", "named", "colored", "placed", "located"), 0.25)
 
 
 def _mean(losses: Tensor, which: list[Tensor]) -> Tensor | None:
@@ -127,6 +134,7 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
         same.append(sameness(state, cells))
         if depth == first:
             found = pointing_loss(model, first, 0, state, words)
+            located = reader.place(state[cells], in_zones(torch.cat([example.zones for example in examples])))
         if depth == second:
             placed = reader.place(state[naming], torch.cat([spot.shares for spot in spots]))
             named, colored = (pointing_loss(model, second, head, state, at) for head, at in ((1, nouns), (2, colors)))
@@ -138,4 +146,4 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
     asked = [torch.arange(len(mask))[mask] < example.answer for example, mask in zip(examples, masked, strict=True)]
     some = [example.things[mask] for example, mask in zip(examples, masked, strict=True)]
     return Losses(_mean(losses, asked), _mean(losses, [~part for part in asked]), _mean(losses.detach(), some),
-                  read, found, named, colored, placed, sum(same) / len(same))
+                  read, found, named, colored, placed, located, sum(same) / len(same))
