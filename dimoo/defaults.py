@@ -29,10 +29,9 @@ class Defaults:
     sampler's noise is rounded to bfloat16, which cuts its largest values off: at a temperature of 1 it draws as if at
     0.43 to 0.9. Here numbers are exact, so temperature, with codes from the top_k likeliest only (None: all), stands for
     that; order_temperature, of the noise on the order of cells, is 1 as published. noise: one of NOISES; "published" draws
-    its numbers in the published order, for comparisons (with temperature 1 and no top_k, as published). plausible is
-    explained at ImageSampling and is not published. max_area: pixels
-    of the largest picture. edit_*: the same for picture to picture, whose pictures have an area of about edit_side²;
-    edit_keep, which the published sampler does not have, is explained at ImageSampling.keep.
+    its numbers in the published order, for comparisons (with temperature 1 and no top_k, as published). max_area: pixels
+    of the largest picture. edit_*: the same for picture to picture, whose pictures have an area of about edit_side².
+    plausible and edit_keep, which the published sampler does not have, are explained at ImageSampling.
     Pictures that are asked about keep their size while their area lies between the squares of the two chat_sides.
     answer_*, short_*: tokens, tokens in a block and passes of an answer in sentences, and of one in a word or phrase.
     text_only: it can answer without a picture. instructions, questions: examples to click. words_help: a sentence on what
