@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import tiny_config
 
 from dimoo.model import DiMOO, rotary_tables
 from dimoo.packed import Packed
 from dimoo.train.data import ZONES, zones
-from dimoo.train.grounding import CELLS, Pointers, depths, in_zones, meanings, phrases, pointers, pointing_loss
+from dimoo.train.grounding import CELLS, Pointers, depths, meanings, phrases, pointers, pointing_loss
 from dimoo.train.losses import WEIGHTS, Losses, Reader, sameness
 from dimoo.train.words import TEXT_IDS
 from dimoo.vocab import Vocabulary
@@ -70,7 +71,7 @@ def test_words_point_at_their_cells_and_masked_cells_at_their_words(vocab, meani
         rows = zip(pointers.rows.tolist(), pointers.allowed, strict=True)
         return {row: allowed.nonzero()[:, 0].tolist() for row, allowed in rows}
 
-    where = torch.tensor([[3, 1], [3, 2], [0, 0], [7, 6], [5, 5]])
+    where = F.one_hot(torch.tensor([[3, 1], [3, 2], [0, 0], [7, 6], [5, 5]]), ZONES).flatten(1).float()
     generator = torch.Generator().manual_seed(0)
     words, nouns, colors, spots = pointers(ids, cells, labels, where, vocab.ids.mask, meaning, generator)
     seen = places(words)
@@ -89,7 +90,7 @@ def test_no_more_cells_are_asked_than_wanted(vocab, meaning):
     count = 2 * CELLS
     ids = torch.tensor([*vocab.encode("a large ball"), *[vocab.ids.mask] * count])
     labels = label("ball", "red").expand(count, -1)
-    cells, where = torch.arange(3, 3 + count), torch.zeros(count, 2, dtype=torch.long)
+    cells, where = torch.arange(3, 3 + count), torch.zeros(count, 2 * ZONES)
     words, nouns, colors, _ = pointers(ids, cells, labels, where, vocab.ids.mask, meaning, torch.Generator())
     assert len(nouns.rows) == CELLS and len(set(nouns.rows.tolist())) == CELLS and nouns.allowed[:, 2].all()
     assert not len(colors.rows)  # none is said
@@ -165,7 +166,9 @@ def test_sameness_tells_a_constant_from_what_differs():
 
 
 def test_zones_divide_a_picture_of_any_shape():
-    where = zones([Shot(None, 16, 20), Shot(None, 10, 16)])
+    shares = zones([Shot(None, 16, 20), Shot(None, 10, 16)])
+    assert (shares.view(-1, 2, ZONES).sum(2) == 1).all()
+    where = shares.view(-1, 2, ZONES).argmax(2)
     assert where.shape == (16 * 20 + 10 * 16, 2) and where.amin() == 0 and where.amax() == ZONES - 1
     first, second = where[: 16 * 20].view(16, 20, 2), where[16 * 20 :].view(10, 16, 2)
     assert first[:, 3, 0].tolist() == [row // 2 for row in range(16)] and (first[..., 0] == first[:, :1, 0]).all()
@@ -175,8 +178,7 @@ def test_zones_divide_a_picture_of_any_shape():
 def test_a_reader_learns_where_things_stand(config):
     torch.manual_seed(0)
     reader, states = Reader(config), torch.randn(6, 32)
-    shares = in_zones(torch.stack([torch.arange(6), torch.arange(6) + 2], 1))
-    assert shares[1].nonzero()[:, 0].tolist() == [1, ZONES + 3]
+    shares = F.one_hot(torch.stack([torch.arange(6), torch.arange(6) + 2], 1), ZONES).flatten(1).float()
     assert reader.place(states, shares).item() == pytest.approx(2 * math.log(ZONES))  # knows nothing
     adam = torch.optim.Adam(reader.parameters(), 0.05)
     for _ in range(100):

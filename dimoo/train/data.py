@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dimoo import layout
@@ -29,9 +30,10 @@ SHORT, LONG = 8, 48  # tokens of a short and of a long answer
 
 
 def zones(shots: Sequence[Shot]) -> Tensor:
-    """(cells of all shots, 2) long: which of ZONES rows and columns of its picture each cell lies in."""
+    """(cells of all shots, 2 * ZONES): 1 in the row, and in the column, of its picture that each cell lies in."""
     sides = [(torch.arange(shot.rows), torch.arange(shot.columns)) for shot in shots]
-    return torch.cat([torch.cartesian_prod(*(side * ZONES // len(side) for side in both)) for both in sides])
+    where = torch.cat([torch.cartesian_prod(*(side * ZONES // len(side) for side in both)) for both in sides])
+    return F.one_hot(where, ZONES).flatten(1).float()
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ class Example:
     """A sequence with masks in all its targets. cells (n,): their places; targets (n,): what belongs there.
 
     answer: how many of them are the answer itself; after an answer in words comes its padding, after a picture the words of
-    the prompt. things (n,) bool: cells that differ from the empty setting, for the log. labels (m, len(LABELS)), zones (m, 2):
-    what the cells of all its pictures show, and where in them they lie. owners (rows, columns): which thing each cell of a
-    picture to be drawn shows; see `world.parts`.
+    the prompt. things (n,) bool: cells that differ from the empty setting, for the log. labels (m, len(LABELS)): what
+    the cells of all its pictures show; zones (m, 2 * ZONES): where in them they lie, see `zones`. owners (rows, columns): which
+    thing each cell of a picture to be drawn shows; see `world.parts`.
     """
 
     ids: Tensor

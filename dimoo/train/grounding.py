@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dimoo.model import DiMOO, rotary_tables, rotate
@@ -81,23 +80,17 @@ class Spots:
     shares: Tensor
 
 
-def in_zones(zones: Tensor) -> Tensor:
-    """(m, 2) rows and columns -> (m, 2 * ZONES), 1 in the row and in the column."""
-    return F.one_hot(zones, ZONES).flatten(1).float()
-
-
 def pointers(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: int, meaning: Mapping[int, tuple[int, int]],
              generator: torch.Generator) -> tuple[Pointers, Pointers, Pointers, Spots]:
     """Of words to the cells that show their things; of masked cells to the nouns that name their things, and to their colours;
     and where the things of every word stand, masked or not: "left of" can say that too.
 
-    ids (L,); cells (m,): places of the cells of all its pictures; labels (m, len(LABELS)): what they show; zones (m, 2): where.
-    A word none of whose things is to be seen looks at itself.
+    ids (L,); cells (m,): places of the cells of all its pictures; labels (m, len(LABELS)): what they show;
+    zones (m, 2 * ZONES): where, see `data.zones`. A word none of whose things is to be seen looks at itself.
     """
     length = len(ids)
     hidden = ids[cells] == mask
     words, allowed, spots, shares = [], [], [], []
-    where = in_zones(zones)
     naming = {label: torch.zeros(len(cells), length, dtype=torch.bool) for label in (KIND, COLOR)}
     for said, demands in phrases(ids.tolist(), meaning):
         right = torch.stack([labels[:, label] == value for label, value in demands.items()]).all(0)
@@ -106,7 +99,7 @@ def pointers(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: in
         for label, place in said.items():
             if right.any():
                 spots.append(place)
-                shares.append(where[right].mean(0))
+                shares.append(zones[right].mean(0))
             naming[label][right, place] = True
             at = seen.clone()
             at[place] = not seen.any()

@@ -16,7 +16,7 @@ from dimoo.config import LLaDAConfig
 from dimoo.model import DiMOO
 from dimoo.packed import Packed
 from dimoo.train.data import ZONES, Example
-from dimoo.train.grounding import Pointers, Spots, depths, in_zones, pointers, pointing_loss
+from dimoo.train.grounding import Pointers, Spots, depths, pointers, pointing_loss
 from dimoo.vocab import Vocabulary
 from dimoo.world.parts import LABELS
 
@@ -134,7 +134,7 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
         same.append(sameness(state, cells))
         if depth == first:
             found = pointing_loss(model, first, 0, state, words)
-            located = reader.place(state[cells], in_zones(torch.cat([example.zones for example in examples])))
+            located = reader.place(state[cells], torch.cat([example.zones for example in examples]))
         if depth == second:
             placed = reader.place(state[naming], torch.cat([spot.shares for spot in spots]))
             named, colored = (pointing_loss(model, second, head, state, at) for head, at in ((1, nouns), (2, colors)))
