@@ -543,7 +543,9 @@ def test_the_last_fifth_sees_pictures_however_small_the_batch(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("what", ["tokenizer", "model"])
-@pytest.mark.parametrize("wrong", ["--minutes 0", "--minutes -3", "--minutes nan", "--batch 0", "--pictures 0", "--seed -1"])
+@pytest.mark.parametrize(
+    "wrong", ["--minutes 0", "--minutes -3", "--minutes nan", "--batch 0", "--pictures 0", "--seed -1", "--rate 0"]
+)
 def test_numbers_that_no_training_can_have(tmp_path, capsys, what, wrong):
     name, value = wrong.split()
     assert main(["train", what, "-o", str(tmp_path / "run"), f"{name}={value}"]) == 2

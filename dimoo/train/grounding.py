@@ -130,7 +130,7 @@ def pointing_loss(model: DiMOO, depth: int, head: int, state: Tensor, pointers: 
             keys = rotate((states @ block.k_proj.weight[part].T)[:, None], cos, sin)[:, 0]
             queries = (states[pointer.rows] @ block.q_proj.weight[part].T)[:, None]
             queries = rotate(queries, cos[pointer.rows], sin[pointer.rows])[:, 0]
-            scores = queries @ keys.T / size**0.5
+            scores = (queries @ keys.T).float() / size**0.5
             right = scores.masked_fill(~pointer.allowed, -torch.inf)
             losses.append(scores.logsumexp(1) - right.logsumexp(1))
     return torch.cat(losses).mean() if losses else None

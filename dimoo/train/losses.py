@@ -39,7 +39,7 @@ class Reader(nn.Module):
 
     def forward(self, states: Tensor, labels: Tensor) -> Tensor:
         """states (n, d), labels (n, len(LABELS)) -> cross-entropy of all labels of a cell together, mean of the cells."""
-        logits = self.head(F.rms_norm(states, states.shape[-1:])).split(LABELS, dim=1)
+        logits = self.head(F.rms_norm(states, states.shape[-1:])).float().split(LABELS, dim=1)
         return sum(F.cross_entropy(part, right) for part, right in zip(logits, labels.unbind(1), strict=True))
 
     def place(self, states: Tensor, shares: Tensor) -> Tensor | None:
@@ -50,7 +50,7 @@ class Reader(nn.Module):
         """
         if not len(states):
             return None
-        logits = self.where(F.rms_norm(states, states.shape[-1:])).split(ZONES, dim=1)
+        logits = self.where(F.rms_norm(states, states.shape[-1:])).float().split(ZONES, dim=1)
         return sum(F.cross_entropy(part, right) for part, right in zip(logits, shares.split(ZONES, dim=1), strict=True))
 
 

@@ -3,7 +3,8 @@
 The objective is the published one, mean cross-entropy over the whole vocabulary on the masked positions; row ends and markers are
 never masked. What comes on top of it is in `losses`, and what is masked in other ways than published in `masks`.
 The optimiser is Muon for the hidden matrices and AdamW for the rest, with output projections that
-start at zero and image codes whose embeddings start from their code vectors.
+start at zero and image codes whose embeddings start from their code vectors. Products are in bfloat16 where the machine is faster
+at that, weights and sums in float32.
 """
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dimoo.checkpoint import load
+from dimoo.checkpoint import find, load, read_config
 from dimoo.config import LLaDAConfig
+from dimoo.errors import DimooError
 from dimoo.model import Block, DiMOO
 from dimoo.preview import Preview, fit
 from dimoo.tasks import Generate
@@ -27,10 +29,12 @@ from dimoo.train.grounding import depths, meanings
 from dimoo.train.losses import Reader, losses_of
 from dimoo.train.masks import mask_cells
 from dimoo.train.muon import Muon
+from dimoo.train.precision import fastest_dtype
 from dimoo.train.run import Run, replacing
 from dimoo.train.words import TEXT_IDS, write_tokenizer
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
+from dimoo.weights import read_model
 from dimoo.world import scene as world
 from dimoo.world.parts import LABELS
 
@@ -46,8 +50,14 @@ new picture's head lie between. Later layers would find it mixed with its surrou
 CONSTANT = 0.3
 """Channel 0 of every embedding, in parts of the norm of its other channels: what heads read that go by place alone."""
 
+SCENES_OF_A_SEED = 100_000
+"""How far apart the scenes of two seeds begin."""
+
 ROWS_RATE = 0.1
 """Learning rate of embedding and head, in parts of the others'."""
+
+WARM_UP, FITTING = 50, 100
+"""Steps in which the rate rises, and steps before that in which a new reader is fitted to a model that is trained already."""
 
 POINTING_RATE = 4.0
 """Learning rate of the two blocks whose heads are taught where to look (`grounding`), in parts of the others'."""
@@ -152,7 +162,7 @@ def shares(tasks: str, progress: float) -> dict[str, float]:
     if tasks == "generate":
         crowd = 0.7 if progress < 0.5 else 0.15
         return {"crowd": crowd, "generate": 1 - crowd}
-    return {"crowd": 0.15, "generate": 0.45, "chat": 0.2, "lesson": 0.2}
+    return {"crowd": 0.1, "generate": 0.45, "chat": 0.15, "lesson": 0.3}
 
 
 def optimizers(model: DiMOO, reader: Reader, rate: float) -> list[torch.optim.Optimizer]:
@@ -171,9 +181,27 @@ def optimizers(model: DiMOO, reader: Reader, rate: float) -> list[torch.optim.Op
     others = [
         {"params": [body["wte"].weight, body["ff_out"].weight], "scale": ROWS_RATE},
         {"params": norms, "scale": 1.0},
-        {"params": list(reader.parameters()), "scale": 1.0},
+        {"params": list(reader.parameters()), "scale": 1.0, "reads": True},
     ]
-    return [Muon(hidden, rate, weight_decay=0.05), torch.optim.AdamW(others, rate, betas=(0.9, 0.95), weight_decay=0.0)]
+    muon = Muon(hidden, rate, weight_decay=0.05, dtype=fastest_dtype())
+    return [muon, torch.optim.AdamW(others, rate, betas=(0.9, 0.95), weight_decay=0.0)]
+
+
+def rate_of(group: dict, rate: float, step: int, progress: float, fitting: int) -> float:
+    """Of a group of `optimizers`: a rise, `rate` for three tenths of the time, then a straight line to nothing. In the first
+    `fitting` steps only the reader learns.
+    """
+    since = step if group.get("reads") else step - fitting
+    warm = min(1.0, max(0, since) / WARM_UP)
+    return group["scale"] * rate * warm * min(1.0, (1 - progress) / 0.7 + 0.01)
+
+
+def trained_model(folder: Path, words: Path) -> DiMOO:
+    """The transformer of a checkpoint, to be trained further. Raises DimooError when it was taught other words."""
+    model = read_model(folder, read_config(folder), torch.device("cpu"), torch.float32)
+    if (folder / "tokenizer.json").read_text() != (words / "tokenizer.json").read_text():
+        raise DimooError(f"{folder} knows other words than are taught here: it cannot be trained further.")
+    return model.train().requires_grad_(True)
 
 
 def export(model: DiMOO, vqvae: Path, preview: Preview, folder: Path) -> None:
@@ -201,27 +229,36 @@ def sample_grid(checkpoint: Path, path: Path, count: int = 4) -> None:
 
 def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float, tasks: str = "all", scenes: int = 4000,
                       taught: int = 3000, tokens: int = 3200, rate: float = 4e-3, seed: int = 0,
-                      size: dict | None = None) -> DiMOO:
+                      size: dict | None = None, start: str | Path | None = None) -> DiMOO:
     """Train for `minutes` in `folder` (resumable); leaves a checkpoint in `folder/checkpoint`.
 
     tasks: "generate", text to image alone, or "all". scenes: how many there are, and as many crowded ones; the first `taught` of
-    them come with lessons on the other tasks. tokens: of a step, in equally long sequences.
+    them come with lessons on the other tasks. tokens: of a step, in equally long sequences. seed: of all that is random; another
+    one means other scenes too. start: a checkpoint to train further, with its own image tokenizer, instead of new weights.
+    Raises DimooError when that one was taught other words.
     """
     torch.set_flush_denormal(True)
     run = Run(folder, minutes, save_every=5)
-    vq = VQModel.load(tokenizer)
-    codebook_size = len(vq.codebook)
-    config = LLaDAConfig(**(size or SIZE), vocab_size=TEXT_IDS + codebook_size, embedding_size=TEXT_IDS + codebook_size,
-                         codebook_size=codebook_size, torch_dtype="float16")
+    write_tokenizer(run.folder / "words")
+    if start:
+        start = find(start)
+        tokenizer, model = start / "vqvae", trained_model(start, run.folder / "words")
+        vq = VQModel.load(tokenizer)
+    else:
+        vq = VQModel.load(tokenizer)
+        table = TEXT_IDS + len(vq.codebook)
+        config = LLaDAConfig(**(size or SIZE), vocab_size=table, embedding_size=table, codebook_size=len(vq.codebook),
+                             torch_dtype="float16")
+        model = new_model(config, vq.codebook, seed)
+    config = model.config
     run.made_for = f"{fingerprint(vq)} {[getattr(config, name) for name in SIZE]} {LABELS}"
-    model = new_model(config, vq.codebook, seed)
     if shutil.which("g++"):
         for block in model.model["transformer"]["blocks"]:
             block.compile(dynamic=True)  # fuses what lies between the matrix products: 1.4 times the speed on a CPU
-    write_tokenizer(run.folder / "words")
     vocab = Vocabulary.load(run.folder / "words", config)
-    families = [Family(i, 2 if tasks == "all" and i < taught else 0) for i in range(scenes)]
-    families += [Family(i, crowded=True) for i in range(scenes)]
+    first = seed * SCENES_OF_A_SEED
+    families = [Family(first + i, 2 if tasks == "all" and i < taught else 0) for i in range(scenes)]
+    families += [Family(first + i, crowded=True) for i in range(scenes)]
     teacher = Teacher(vocab, encode_families(vq, run.folder, families), families)
     reader = Reader(config)
     meaning = meanings(vocab)
@@ -237,16 +274,17 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
     run.resume(model=model, reader=reader, muon=muon, adam=adam)
     stream = teacher.batches(tokens // 2, (seed, run.step), lambda: shares(tasks, run.progress))
     generator = torch.Generator().manual_seed(seed + run.step)
+    dtype = fastest_dtype()
     while run.tick():
-        warm, left = min(1.0, (run.step + 1) / 50), 1 - run.progress
         for optimizer in (muon, adam):
             for group in optimizer.param_groups:
-                group["lr"] = group.get("scale", 1.0) * rate * warm * min(1.0, left / 0.7 + 0.01)
+                group["lr"] = rate_of(group, rate, run.step, run.progress, FITTING if start else 0)
         model.zero_grad(set_to_none=True)
         numbers: dict[str, float] = {}
         for examples in (next(stream), next(stream)):  # two, so that most steps see two tasks or sizes
             masked = [mask_cells(example, generator) for example in examples]
-            losses = losses_of(model, reader, vocab, meaning, examples, masked, generator)
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                losses = losses_of(model, reader, vocab, meaning, examples, masked, generator)
             (losses.total / 2).backward()
             numbers |= losses.numbers() if examples[0].draws else {f"{name} in talk": v for name, v in losses.numbers().items()}
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

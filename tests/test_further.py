@@ -1,0 +1,127 @@
+"""Training a checkpoint further, and in which numbers."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import tiny_config
+
+from dimoo.__main__ import main
+from dimoo.errors import DimooError
+from dimoo.model import scaled_attention
+from dimoo.preview import fit
+from dimoo.train import precision, transformer
+from dimoo.train.families import fingerprint, name_of
+from dimoo.train.losses import Reader
+from dimoo.train.muon import Muon
+from dimoo.train.run import read_log
+from dimoo.train.tokenizer import grid_codebook, save_tokenizer
+from dimoo.train.transformer import FITTING, WARM_UP, export, new_model, optimizers, rate_of, train_transformer
+from dimoo.vq import VQModel
+from dimoo.weights import read_model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Of a tiny model that knows the words of Toytown."""
+    folder = tmp_path_factory.mktemp("further")
+    torch.manual_seed(0)
+    vq = VQModel({"block_out_channels": [8] * 5, "layers_per_block": 1, "latent_channels": 3, "num_vq_embeddings": 64,
+                  "norm_num_groups": 4, "norm_scope": "none"}).eval()  # fmt: skip
+    vq.quantize.embedding.weight = torch.nn.Parameter(grid_codebook(3), requires_grad=False)
+    save_tokenizer(vq, folder / "vqvae")
+    preview = fit(vq, torch.randint(0, 64, (2, 16, 16)), cell_pixels=8)
+    export(new_model(tiny_config(64, n_layers=2), vq.codebook, seed=0), folder / "vqvae", preview, folder / "checkpoint")
+    return folder / "checkpoint"
+
+
+def weights_of(folder):
+    return read_model(folder, transformer.read_config(folder), torch.device("cpu"), torch.float32).state_dict()
+
+
+def test_a_checkpoint_is_trained_further(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(transformer.shutil, "which", lambda name: None)  # no compiler
+    monkeypatch.setattr(transformer, "FITTING", 2)
+    seen = []
+
+    def encoded(vq, folder, families):
+        seen.extend(families)
+        return {name_of(s): np.zeros((s.rows, s.columns), np.int16) for f in families for s in f.shots}
+
+    monkeypatch.setattr(transformer, "encode_families", encoded)
+    command = ["train", "model", "--from", str(checkpoint), "-o", str(tmp_path / "run"), "--pictures", "16", "--seed", "3"]
+    assert main([*command, "--minutes", "0.05"]) == 0
+    assert {family.seed for family in seen} == set(range(300_000, 300_016))  # another seed, other scenes
+    before, after = weights_of(checkpoint), weights_of(tmp_path / "run" / "checkpoint")
+    assert before.keys() == after.keys() and any(not torch.equal(before[name], after[name]) for name in before)
+    assert fingerprint(VQModel.load(tmp_path / "run" / "checkpoint" / "vqvae")) == fingerprint(VQModel.load(checkpoint / "vqvae"))
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert main([*command, "--minutes", "0.08"]) == 0  # goes on from its own state
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] > state["step"]
+    assert all("answer" in row or "answer in talk" in row for row in read_log(tmp_path / "run"))
+
+
+def test_other_words_are_refused(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "other")
+    words = json.loads((folder / "tokenizer.json").read_text())
+    words["model"]["vocab"]["dragon"] = words["model"]["vocab"].pop("rocket")
+    (folder / "tokenizer.json").write_text(json.dumps(words))
+    with pytest.raises(DimooError, match="knows other words"):
+        train_transformer(tmp_path / "run", "unused", 1, start=folder)
+
+
+def test_the_rate_rises_stays_and_falls():
+    model = new_model(tiny_config(64, n_layers=2), grid_codebook(3), seed=0)
+    groups = [group for optimizer in optimizers(model, Reader(model.config), 1.0) for group in optimizer.param_groups]
+    reader = [group for group in groups if group.get("reads")]
+    assert len(reader) == 1
+
+    def rates(step, progress, fitting):
+        return {rate_of(group, 2.0, step, progress, fitting) / group["scale"] for group in groups}
+
+    assert rates(0, 0.0, 0) == {0.0} and rates(WARM_UP, 0.1, 0) == rates(10_000, 0.3, 0) == {2.0}
+    (half,) = rates(10_000, 0.65, 0)
+    assert half == pytest.approx(1.0, abs=0.05)
+    (end,) = rates(10_000, 1.0, 0)
+    assert 0 < end < 0.03
+    fitted = {group is reader[0]: rate_of(group, 2.0, FITTING, 0.0, FITTING) for group in groups}
+    assert fitted == {True: 2.0, False: 0.0}  # a new reader first, then all
+
+
+def test_attention_in_training_is_that_of_the_library():
+    torch.manual_seed(0)
+    given = [torch.randn(2, 3, 40, 8, dtype=torch.bfloat16) for _ in range(3)]
+    results = []
+    for attention in (scaled_attention, F.scaled_dot_product_attention):
+        q, k, v = (x.clone().requires_grad_(True) for x in given)
+        out = attention(q, k, v)
+        out.float().square().sum().backward()
+        results.append([out.float(), *(x.grad.float() for x in (q, k, v))])
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()
+
+
+def test_muon_in_bfloat16_steps_alike():
+    torch.manual_seed(0)
+    start, gradient = torch.randn(24, 60), torch.randn(24, 60)
+    steps = []
+    for dtype in (torch.float32, torch.bfloat16):
+        weight = torch.nn.Parameter(start.clone())
+        weight.grad = gradient.clone()
+        Muon([weight], 0.1, dtype=dtype).step()
+        assert weight.dtype == torch.float32
+        steps.append(weight.detach() - start)
+    assert (steps[0] - steps[1]).norm() < 0.03 * steps[0].norm()
+
+
+@pytest.mark.parametrize(("halves", "dtype"), [(0.3, torch.bfloat16), (0.9, torch.float32), (3.0, torch.float32)])
+def test_the_faster_numbers_are_taken(monkeypatch, halves, dtype):
+    monkeypatch.setattr(precision, "_seconds", lambda kind: halves if kind == torch.bfloat16 else 1.0)
+    assert precision.fastest_dtype.__wrapped__() == dtype
+
+
+def test_products_are_timed():
+    assert 0 < precision._seconds(torch.float32, size=64) < 1
