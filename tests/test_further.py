@@ -51,6 +51,15 @@ def test_a_checkpoint_is_trained_further(checkpoint, tmp_path, monkeypatch):
         seen.extend(families)
         return {name_of(s): np.zeros((s.rows, s.columns), np.int16) for f in families for s in f.shots}
 
+    class Watched(Reader):
+        """Notes of every gradient whether it is the first of its step."""
+
+        def __init__(self, config):
+            super().__init__(config)
+            self.head.bias.register_hook(lambda gradient: firsts.append(self.head.bias.grad is None))
+
+    firsts = []
+    monkeypatch.setattr(transformer, "Reader", Watched)
     monkeypatch.setattr(transformer, "encode_families", encoded)
     command = ["train", "model", "--from", str(checkpoint), "-o", str(tmp_path / "run"), "--pictures", "16", "--seed", "3"]
     assert main([*command, "--minutes", "0.05"]) == 0
@@ -58,6 +67,7 @@ def test_a_checkpoint_is_trained_further(checkpoint, tmp_path, monkeypatch):
     before, after = weights_of(checkpoint), weights_of(tmp_path / "run" / "checkpoint")
     assert before.keys() == after.keys() and any(not torch.equal(before[name], after[name]) for name in before)
     assert fingerprint(VQModel.load(tmp_path / "run" / "checkpoint" / "vqvae")) == fingerprint(VQModel.load(checkpoint / "vqvae"))
+    assert len(firsts) >= 4 and firsts == [True, False] * (len(firsts) // 2)  # two halves of a step, and nothing of earlier ones
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     assert main([*command, "--minutes", "0.08"]) == 0  # goes on from its own state
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] > state["step"]

@@ -56,7 +56,7 @@ SCENES_OF_A_SEED = 100_000
 ROWS_RATE = 0.1
 """Learning rate of embedding and head, in parts of the others'."""
 
-WARM_UP, FITTING = 50, 100
+WARM_UP, FITTING = 50, 200
 """Steps in which the rate rises, and steps before that in which a new reader is fitted to a model that is trained already."""
 
 POINTING_RATE = 4.0
@@ -277,9 +277,9 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
     dtype = fastest_dtype()
     while run.tick():
         for optimizer in (muon, adam):
+            optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = rate_of(group, rate, run.step, run.progress, FITTING if start else 0)
-        model.zero_grad(set_to_none=True)
         numbers: dict[str, float] = {}
         for examples in (next(stream), next(stream)):  # two, so that most steps see two tasks or sizes
             masked = [mask_cells(example, generator) for example in examples]
