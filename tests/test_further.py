@@ -10,16 +10,19 @@ import torch.nn.functional as F
 from conftest import tiny_config
 
 from dimoo.__main__ import main
+from dimoo.checkpoint import read_config
 from dimoo.errors import DimooError
 from dimoo.model import scaled_attention
 from dimoo.preview import fit
 from dimoo.train import precision, transformer
 from dimoo.train.families import fingerprint, name_of
+from dimoo.train.initial import new_model
 from dimoo.train.losses import Reader
 from dimoo.train.muon import Muon
+from dimoo.train.publish import export
 from dimoo.train.run import read_log
 from dimoo.train.tokenizer import grid_codebook, save_tokenizer
-from dimoo.train.transformer import FITTING, WARM_UP, export, new_model, optimizers, rate_of, train_transformer
+from dimoo.train.transformer import FITTING, WARM_UP, optimizers, rate_of, train_transformer
 from dimoo.vq import VQModel
 from dimoo.weights import read_model
 
@@ -39,7 +42,7 @@ def checkpoint(tmp_path_factory):
 
 
 def weights_of(folder):
-    return read_model(folder, transformer.read_config(folder), torch.device("cpu"), torch.float32).state_dict()
+    return read_model(folder, read_config(folder), torch.device("cpu"), torch.float32).state_dict()
 
 
 def test_a_checkpoint_is_trained_further(checkpoint, tmp_path, monkeypatch):

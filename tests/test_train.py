@@ -21,12 +21,14 @@ from dimoo.train import tokenizer
 from dimoo.train.data import LONG, SHORT, ZONES, Example, Teacher
 from dimoo.train.families import CROWDED, SIZES, TAUGHT, Family, encode_families, fingerprint, name_of
 from dimoo.train.grounding import meanings
+from dimoo.train.initial import GIVEN, NEIGHBOURS, new_model
 from dimoo.train.losses import Reader, losses_of
 from dimoo.train.masks import HIDDEN, MASKED_WORDS, hide_things, mask_cells
 from dimoo.train.muon import Muon
+from dimoo.train.publish import export
 from dimoo.train.run import Run, cosine
 from dimoo.train.tokenizer import Optimizer, grid_codebook, keep_local, save_tokenizer, train_tokenizer
-from dimoo.train.transformer import GIVEN, NEIGHBOURS, SIZE, export, new_model, optimizers, shares
+from dimoo.train.transformer import SIZE, optimizers, shares
 from dimoo.train.words import TEXT_IDS, toytown_words
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
