@@ -23,6 +23,8 @@ from dimoo.world.parts import parts
 
 COLORED = 0.55
 """Share of prompts that say colours. Without them the kinds alone are to be learned, and many people write such prompts."""
+RELATED = 0.8
+"""Share of prompts that say how things stand to each other, of those that can: few pictures are blank enough to need it."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
 ZONES = 8
 """Columns, and rows, that a picture is divided into to say where things stand."""
@@ -104,7 +106,7 @@ class Teacher:
 
     def _by_caption(self, rng: np.random.Generator, families: list[Family]) -> Example | None:
         base = families[int(rng.integers(len(families)))].base
-        text = caption(rng, base.scene, COLORED)
+        text = caption(rng, base.scene, COLORED, RELATED)
         if text in self.held_out:
             return None
         branches = layout.text_to_image(self.vocab, text, base.rows, base.columns)

@@ -6,14 +6,15 @@ from torch import Tensor
 
 from dimoo.train.data import Example
 
-HIDDEN, MASKED_WORDS = 0.4, 0.2
-"""Shares of pictures with whole things masked, and with words of the prompt masked."""
+HIDDEN, MASKED_WORDS, BLANK = 0.4, 0.2, 0.1
+"""Shares of pictures with whole things masked, with words of the prompt masked, and all masked, as a sampler begins."""
 
 
 def mask_cells(example: Example, generator: torch.Generator) -> Tensor:
     """(n,) bool, true where masked: ratio cos(r·π/2), r uniform, at least one cell; padding by a ratio of its own.
 
-    That is the published way. Some pictures have things hidden as wholes instead, and some have words of their prompt masked.
+    That is the published way. Some pictures have things hidden as wholes instead, some are blank, and some have words of their
+    prompt masked.
     """
     rest = len(example.cells) - example.answer
     if example.owners is None:
@@ -24,6 +25,8 @@ def mask_cells(example: Example, generator: torch.Generator) -> Tensor:
         return torch.cat([torch.rand(example.answer, generator=generator) < ratio, _mask(rest, generator)])
     if MASKED_WORDS <= chance < MASKED_WORDS + HIDDEN and (hidden := hide_things(example.owners, generator)).any():
         return torch.cat([hidden, words])
+    if chance > 1 - BLANK:
+        return torch.cat([torch.ones(example.answer, dtype=torch.bool), words])
     return torch.cat([_mask(example.answer, generator), words])
 
 

@@ -77,8 +77,11 @@ def _groups(things: tuple[Thing, ...], with_color: bool) -> list[list[Thing]]:
     return list(groups.values())
 
 
-def caption(rng: np.random.Generator, scene: Scene, colored: float = 0.88) -> str:
-    """One of the many true descriptions of a scene (of the view it was made for); `colored`: how often it says colours."""
+def caption(rng: np.random.Generator, scene: Scene, colored: float = 0.88, relating: float = 0.6) -> str:
+    """One of the many true descriptions of a scene (of the view it was made for).
+
+    colored: how often it says colours; relating: how often it says how things stand to each other, where that can be said.
+    """
     things = scene.things
     color = rng.random() < colored
     where = _pick(rng, PLACES[scene.setting]) if rng.random() < 0.75 else ""
@@ -86,7 +89,7 @@ def caption(rng: np.random.Generator, scene: Scene, colored: float = 0.88) -> st
     relations = [(a, b, r) for a, b in near for r in RELATIONS
                  if related(things[a], things[b], r) and (r in ("left", "right") or near[a, b])]
     distinct = len({(t.kind, t.color) for t in things}) == len(things)
-    if relations and distinct and len(things) < 4 and rng.random() < 0.6:
+    if relations and distinct and len(things) < 4 and rng.random() < relating:
         a, b, r = relations[int(rng.integers(len(relations)))]
         if rng.random() < 0.5:
             a, b, r = b, a, OPPOSITE[r]
