@@ -21,6 +21,7 @@ from dimoo.errors import DimooError
 from dimoo.memory import free_bytes, gigabytes
 from dimoo.outline import Outline, Work
 from dimoo.pipeline import Pipeline
+from dimoo.precision import fastest_dtype
 from dimoo.preview import Preview
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel, read_vq_config
@@ -149,9 +150,8 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 def pick_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it; elsewhere emulation is slower than float32."""
     if device.type == "cpu":
-        fast = torch.cpu._is_amx_tile_supported()  # AVX-512's bfloat16 alone is half as fast as float32
-    else:
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return fastest_dtype()
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if fast else torch.float32
 
 

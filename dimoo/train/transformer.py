@@ -16,6 +16,7 @@ from torch import Tensor
 from dimoo.checkpoint import find
 from dimoo.config import LLaDAConfig
 from dimoo.model import DiMOO
+from dimoo.precision import fastest_dtype
 from dimoo.preview import fit
 from dimoo.train.data import Teacher
 from dimoo.train.families import Family, encode_families, fingerprint
@@ -24,7 +25,6 @@ from dimoo.train.initial import new_model, trained_model
 from dimoo.train.losses import Reader, losses_of
 from dimoo.train.masks import mask_cells
 from dimoo.train.muon import Muon
-from dimoo.train.precision import fastest_dtype
 from dimoo.train.publish import export, sample_grid
 from dimoo.train.run import Run
 from dimoo.train.words import TEXT_IDS, write_tokenizer

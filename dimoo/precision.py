@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-GAIN = 1.5
+GAIN = 1.3
 """How much faster bfloat16 must be to be worth its roundings."""
 
 
