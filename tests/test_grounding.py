@@ -9,8 +9,7 @@ from conftest import tiny_config
 
 from dimoo.model import DiMOO, rotary_tables
 from dimoo.packed import Packed
-from dimoo.train.data import ZONES, zones
-from dimoo.train.grounding import CELLS, Pointers, depths, meanings, phrases, pointers, pointing_loss
+from dimoo.train.grounding import CELLS, ZONES, Pointers, depths, meanings, phrases, pointers, pointing_loss, zones
 from dimoo.train.losses import WEIGHTS, Losses, Reader, sameness
 from dimoo.train.words import TEXT_IDS
 from dimoo.vocab import Vocabulary

@@ -18,9 +18,9 @@ from dimoo.model import rotary_tables, rotate
 from dimoo.preview import fit
 from dimoo.train import run as run_module
 from dimoo.train import tokenizer
-from dimoo.train.data import LONG, SHORT, ZONES, Example, Teacher
+from dimoo.train.data import LONG, SHORT, Example, Teacher
 from dimoo.train.families import CROWDED, SIZES, TAUGHT, Family, encode_families, fingerprint, name_of
-from dimoo.train.grounding import meanings
+from dimoo.train.grounding import ZONES, meanings
 from dimoo.train.initial import GIVEN, NEIGHBOURS, new_model
 from dimoo.train.losses import Reader, losses_of
 from dimoo.train.masks import BLANK, HIDDEN, MASKED_WORDS, hide_things, mask_cells

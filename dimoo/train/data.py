@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dimoo import layout
 from dimoo.tasks import Edit
 from dimoo.train.families import TAUGHT, Family, name_of
+from dimoo.train.grounding import zones
 from dimoo.vocab import Vocabulary
 from dimoo.world.language import DESCRIBE, benchmark_prompts, caption, description, questions
 from dimoo.world.lessons import Lesson, Shot
@@ -26,16 +26,7 @@ COLORED = 0.55
 RELATED = 0.8
 """Share of prompts that say how things stand to each other, of those that can: few pictures are blank enough to need it."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
-ZONES = 8
-"""Columns, and rows, that a picture is divided into to say where things stand."""
 SHORT, LONG = 8, 48  # tokens of a short and of a long answer
-
-
-def zones(shots: Sequence[Shot]) -> Tensor:
-    """(cells of all shots, 2 * ZONES): 1 in the row, and in the column, of its picture that each cell lies in."""
-    sides = [(torch.arange(shot.rows), torch.arange(shot.columns)) for shot in shots]
-    where = torch.cat([torch.cartesian_prod(*(side * ZONES // len(side) for side in both)) for both in sides])
-    return F.one_hot(where, ZONES).flatten(1).float()
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dimoo.model import DiMOO, rotary_tables, rotate
-from dimoo.train.data import ZONES
 from dimoo.vocab import Vocabulary
 from dimoo.world.language import MATERIAL_WORDS, NAMES, SIZE_WORDS, plural
+from dimoo.world.lessons import Shot
 from dimoo.world.scene import COLORS, KINDS, MATERIALS, SIZES
 
 KIND, COLOR, MATERIAL, SIZE = range(4)
 """Places of these labels among `world.parts.LABELS`."""
 
+ZONES = 8
+"""Columns, and rows, that a picture is divided into to say where things stand."""
+
 CELLS = 128
 """How many cells of a sequence are drawn to be asked for their words, if they are masked and show something that is named."""
+
+
+def zones(shots: Sequence[Shot]) -> Tensor:
+    """(cells of all shots, 2 * ZONES): 1 in the row, and in the column, of its picture that each cell lies in."""
+    sides = [(torch.arange(shot.rows), torch.arange(shot.columns)) for shot in shots]
+    where = torch.cat([torch.cartesian_prod(*(side * ZONES // len(side) for side in both)) for both in sides])
+    return F.one_hot(where, ZONES).flatten(1).float()
 
 
 def depths(layers: int) -> tuple[int, int]:
@@ -86,7 +97,7 @@ def pointers(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: in
     and where the things of every word stand, masked or not: "left of" can say that too.
 
     ids (L,); cells (m,): places of the cells of all its pictures; labels (m, len(LABELS)): what they show;
-    zones (m, 2 * ZONES): where, see `data.zones`. A word none of whose things is to be seen looks at itself.
+    zones (m, 2 * ZONES): where, see `zones`. A word none of whose things is to be seen looks at itself.
     """
     length = len(ids)
     hidden = ids[cells] == mask

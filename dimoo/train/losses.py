@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from dimoo.config import LLaDAConfig
 from dimoo.model import DiMOO
 from dimoo.packed import Packed
-from dimoo.train.data import ZONES, Example
-from dimoo.train.grounding import Pointers, Spots, depths, pointers, pointing_loss
+from dimoo.train.data import Example
+from dimoo.train.grounding import ZONES, Pointers, Spots, depths, pointers, pointing_loss
 from dimoo.vocab import Vocabulary
 from dimoo.world.parts import LABELS
 
