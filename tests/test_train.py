@@ -114,6 +114,8 @@ def test_an_answer_and_its_padding_are_masked_apart():
     answer, padding = masked[:, :6].float().mean(1), masked[:, 6:].float().mean(1)
     assert (answer > 0).all() and (padding > 0).all()
     assert abs(np.corrcoef(answer, padding)[0, 1]) < 0.15
+    short = torch.stack([mask_cells(example_of(8, answer=2), generator)[:2] for _ in range(400)])
+    assert short.any(1).all() and 0.1 < short.all(1).float().mean() < 0.5  # a word and its end: one of them, or both
 
 
 def test_of_pictures_things_are_hidden_and_words_masked_too():

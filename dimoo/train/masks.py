@@ -17,8 +17,10 @@ def mask_cells(example: Example, generator: torch.Generator) -> Tensor:
     prompt masked.
     """
     rest = len(example.cells) - example.answer
-    if example.owners is None:
-        return torch.cat([_mask(part, generator) for part in (example.answer, rest) if part])
+    if example.owners is None:  # of two words, rounded down, never both would be masked, as they are when an answer begins
+        rounding = torch.rand(2, generator=generator).tolist()
+        parts = zip((example.answer, rest), rounding, strict=True)
+        return torch.cat([_mask(cells, generator, more) for cells, more in parts if cells])
     chance, words = torch.rand((), generator=generator).item(), torch.zeros(rest, dtype=torch.bool)
     if chance < MASKED_WORDS and rest:  # most of the picture is shown: there is to be something to read
         ratio = torch.rand((), generator=generator) / 2
@@ -34,9 +36,10 @@ def _ratio(generator: torch.Generator) -> float:
     return torch.cos(torch.rand((), generator=generator) * torch.pi / 2).item()
 
 
-def _mask(cells: int, generator: torch.Generator) -> Tensor:
+def _mask(cells: int, generator: torch.Generator, rounding: float = 0.0) -> Tensor:
+    """rounding: in [0, 1), what is added before the number of masked cells is rounded down."""
     masked = torch.zeros(cells, dtype=torch.bool)
-    masked[torch.randperm(cells, generator=generator)[: max(1, int(cells * _ratio(generator)))]] = True
+    masked[torch.randperm(cells, generator=generator)[: max(1, int(cells * _ratio(generator) + rounding))]] = True
     return masked
 
 
