@@ -42,6 +42,13 @@ def checkpoint(tmp_path_factory):
     return folder / "checkpoint"
 
 
+@pytest.fixture(autouse=True)
+def _denormals():
+    """Training has the processor take the smallest numbers for zero, which is not for the tests that come after."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 def weights_of(folder):
     return read_model(folder, read_config(folder), torch.device("cpu"), torch.float32).state_dict()
 
