@@ -17,7 +17,7 @@ from dimoo.tasks import Edit
 from dimoo.train.families import TAUGHT, Family, name_of
 from dimoo.train.grounding import zones
 from dimoo.vocab import Vocabulary
-from dimoo.world.language import DESCRIBE, benchmark_prompts, caption, description, questions
+from dimoo.world.language import DESCRIBE, UNUSUAL, benchmark_prompts, caption, description, questions
 from dimoo.world.lessons import Lesson, Shot
 from dimoo.world.parts import parts
 
@@ -25,6 +25,8 @@ COLORED = 0.55
 """Share of prompts that say colours. Without them the kinds alone are to be learned, and many people write such prompts."""
 RELATED = 0.8
 """Share of prompts that say how things stand to each other, of those that can: few pictures are blank enough to need it."""
+DIM = 2
+"""How many times as often a picture without daylight is drawn: things have looks of their own at night and at sunset."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
 SHORT, LONG = 8, 48  # tokens of a short and of a long answer
 
@@ -59,9 +61,10 @@ class Teacher:
 
     def __init__(self, vocab: Vocabulary, codes: Mapping[str, np.ndarray], families: list[Family]):
         self.vocab, self.codes = vocab, codes
-        self.families = [family for family in families if not family.crowded]
-        self.crowds = [family for family in families if family.crowded]
-        self.taught = [family for family in families if family.lessons]
+        often = [family for family in families for _ in range(DIM if family.base.scene.setting in UNUSUAL else 1)]
+        self.families = [family for family in often if not family.crowded]
+        self.crowds = [family for family in often if family.crowded]
+        self.taught = [family for family in often if family.lessons]
         self.held_out = {prompt.text for prompt in benchmark_prompts()}
         self.empty = self._empty()
         self._parts: dict[tuple, tuple[Tensor, Tensor]] = {}

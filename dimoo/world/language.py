@@ -21,6 +21,8 @@ PLACES = {
     "sunset": ("at sunset", "in the evening", "in the evening sun"),
     "snow": ("in the snow", "on the snow", "in winter"),
 }
+UNUSUAL = ("night", "sunset")
+"""Settings that captions never leave out: whoever does not name one means daylight."""
 SIZE_WORDS = {"large": ("large", "big"), "small": ("small", "little", "tiny")}
 MATERIAL_WORDS = {"metal": ("metal", "shiny", "metallic"), "matte": ("matte",)}
 POSE_WORDS = {"up": "with arms up", "out": "with arms out", "down": "with arms down"}
@@ -84,7 +86,7 @@ def caption(rng: np.random.Generator, scene: Scene, colored: float = 0.88, relat
     """
     things = scene.things
     color = rng.random() < colored
-    where = _pick(rng, PLACES[scene.setting]) if rng.random() < 0.75 else ""
+    where = _pick(rng, PLACES[scene.setting]) if rng.random() < 0.75 or scene.setting in UNUSUAL else ""
     near = {(a, b): abs(things[a].column - things[b].column) <= 7 for a, b in combinations(range(len(things)), 2)}
     relations = [(a, b, r) for a, b in near for r in RELATIONS
                  if related(things[a], things[b], r) and (r in ("left", "right") or near[a, b])]
