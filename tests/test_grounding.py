@@ -9,7 +9,7 @@ from conftest import tiny_config
 
 from dimoo.model import DiMOO, rotary_tables
 from dimoo.packed import Packed
-from dimoo.train.grounding import CELLS, ZONES, Pointers, depths, meanings, phrases, pointers, pointing_loss, zones
+from dimoo.train.grounding import CELLS, ZONES, Pointers, depths, grounds, meanings, phrases, pointing_loss, zones
 from dimoo.train.losses import WEIGHTS, Losses, Reader, sameness
 from dimoo.train.words import TEXT_IDS
 from dimoo.vocab import Vocabulary
@@ -72,13 +72,15 @@ def test_words_point_at_their_cells_and_masked_cells_at_their_words(vocab, meani
 
     where = F.one_hot(torch.tensor([[3, 1], [3, 2], [0, 0], [7, 6], [5, 5]]), ZONES).flatten(1).float()
     generator = torch.Generator().manual_seed(0)
-    words, nouns, colors, spots = pointers(ids, cells, labels, where, vocab.ids.mask, meaning, generator)
-    seen = places(words)
+    taught = grounds(ids, cells, labels, where, vocab.ids.mask, meaning, generator)
+    seen, spots = places(taught.found), taught.placed
     assert seen[red] == seen[ball] == [cells[0]]  # not the masked one, not the green one
     assert seen[cube] == [cube]  # nothing of it is to be seen
     assert seen[house] == [house]  # there is none
-    assert places(nouns) == {cells[1].item(): [ball], cells[3].item(): [cube]}
-    assert places(colors) == {cells[1].item(): [red], cells[3].item(): [blue]}
+    assert places(taught.named) == {cells[1].item(): [ball], cells[3].item(): [cube]}
+    assert places(taught.colored) == {cells[1].item(): [red], cells[3].item(): [blue]}
+    of_cells = {cells[0].item(): [ball], cells[2].item(): [cells[2]], cells[4].item(): [cells[4]]}
+    assert places(taught.seen) == of_cells  # the green ball is not named, and nothing is no thing
     standing = {row: shares.nonzero()[:, 0].tolist() for row, shares in zip(spots.rows.tolist(), spots.shares, strict=True)}
     both = [3, ZONES + 1, ZONES + 2]  # of the red ball, masked or not: one row, two columns
     assert standing == {red: both, ball: both, blue: [7, ZONES + 6], cube: [7, ZONES + 6]}  # and no house
@@ -90,9 +92,11 @@ def test_no_more_cells_are_asked_than_wanted(vocab, meaning):
     ids = torch.tensor([*vocab.encode("a large ball"), *[vocab.ids.mask] * count])
     labels = label("ball", "red").expand(count, -1)
     cells, where = torch.arange(3, 3 + count), torch.zeros(count, 2 * ZONES)
-    words, nouns, colors, _ = pointers(ids, cells, labels, where, vocab.ids.mask, meaning, torch.Generator())
+    taught = grounds(ids, cells, labels, where, vocab.ids.mask, meaning, torch.Generator())
+    nouns, words = taught.named, taught.found
     assert len(nouns.rows) == CELLS and len(set(nouns.rows.tolist())) == CELLS and nouns.allowed[:, 2].all()
-    assert not len(colors.rows)  # none is said
+    assert not len(taught.colored.rows)  # none is said
+    assert not len(taught.seen.rows)  # nothing is to be seen
     assert words.rows.tolist() == [2] and words.allowed.sum() == 1  # all of it is masked: the word looks at itself
 
 
@@ -190,7 +194,7 @@ def test_a_reader_learns_where_things_stand(config):
 
 def test_losses_that_are_missing_count_nothing():
     one, none = torch.tensor(1.0), None
-    losses = Losses(one, none, one, one, none, one, none, none, one, 2 * one)
+    losses = Losses(one, none, one, one, none, none, one, none, none, one, 2 * one)
     there = WEIGHTS["answer"] + WEIGHTS["read"] + WEIGHTS["named"] + WEIGHTS["located"] + 2 * WEIGHTS["common"]
     assert losses.total.item() == pytest.approx(there)
     assert losses.numbers() == {"answer": 1, "things": 1, "read": 1, "named": 1, "located": 1, "common": 2}

@@ -27,7 +27,8 @@ ZONES = 8
 """Columns, and rows, that a picture is divided into to say where things stand."""
 
 CELLS = 128
-"""How many cells of a sequence are drawn to be asked for their words, if they are masked and show something that is named."""
+"""How many cells of a sequence are asked for their words at most, of those to be seen and of those masked; and an eighth as many
+to be seen where nothing stands."""
 
 
 def zones(shots: Sequence[Shot]) -> Tensor:
@@ -38,7 +39,9 @@ def zones(shots: Sequence[Shot]) -> Tensor:
 
 
 def depths(layers: int) -> tuple[int, int]:
-    """The block whose first head finds a word's cells, and the later one whose second and third find a cell's noun and colour."""
+    """The block whose first head finds a word's cells, and whose second the noun of a cell that can be seen, and the later one
+    whose second and third find noun and colour of a masked cell.
+    """
     first = layers // 2
     return first, min(first + 2, layers - 1)
 
@@ -91,13 +94,27 @@ class Spots:
     shares: Tensor
 
 
-def pointers(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: int, meaning: Mapping[int, tuple[int, int]],
-             generator: torch.Generator) -> tuple[Pointers, Pointers, Pointers, Spots]:
-    """Of words to the cells that show their things; of masked cells to the nouns that name their things, and to their colours;
-    and where the things of every word stand, masked or not: "left of" can say that too.
+@dataclass(frozen=True)
+class Grounds:
+    """What one sequence teaches its taught heads.
 
-    ids (L,); cells (m,): places of the cells of all its pictures; labels (m, len(LABELS)): what they show;
-    zones (m, 2 * ZONES): where, see `zones`. A word none of whose things is to be seen looks at itself.
+    found: words look at the cells that show their things, or at themselves if none is to be seen. seen: cells to be seen look at
+    the nouns that name what they show, or at themselves, so that a cell of a given picture knows what is to become of it.
+    named, colored: masked cells look at the nouns that name what belongs in them, and at their colours. placed: where the things
+    of every word stand, masked or not, as "left of" can say that too.
+    """
+
+    found: Pointers
+    seen: Pointers
+    named: Pointers
+    colored: Pointers
+    placed: Spots
+
+
+def grounds(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: int, meaning: Mapping[int, tuple[int, int]],
+            generator: torch.Generator) -> Grounds:
+    """ids (L,); cells (m,): places of the cells of all its pictures; labels (m, len(LABELS)): what they show;
+    zones (m, 2 * ZONES): where, see `zones`.
     """
     length = len(ids)
     hidden = ids[cells] == mask
@@ -117,12 +134,21 @@ def pointers(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: in
             words.append(place)
             allowed.append(at)
     allowed = torch.stack(allowed) if allowed else torch.zeros(0, length, dtype=torch.bool)
-    asking = torch.zeros(len(cells), dtype=torch.bool)
-    asking[torch.randperm(len(cells), generator=generator)[:CELLS]] = True
-    asked = {label: (hidden & asking & named.any(1)).nonzero()[:, 0] for label, named in naming.items()}
-    things = (Pointers(cells[asked[label]], naming[label][asked[label]]) for label in (KIND, COLOR))
+
+    def some(wanted: Tensor, count: int) -> Tensor:
+        chosen = wanted.nonzero()[:, 0]
+        return chosen[torch.randperm(len(chosen), generator=generator)[:count]]
+
+    something = labels[:, KIND] > 0
+    shown = torch.cat([some(~hidden & something, CELLS), some(~hidden & ~something, CELLS // 8)])
+    names = naming[KIND][shown]
+    unnamed = ~names.any(1)
+    names[unnamed, cells[shown[unnamed]]] = True
+    masked = {label: some(hidden & named.any(1), CELLS) for label, named in naming.items()}
+    nouns, colors = (Pointers(cells[masked[label]], naming[label][masked[label]]) for label in (KIND, COLOR))
     shares = torch.stack(shares) if shares else torch.zeros(0, 2 * ZONES)
-    return Pointers(torch.tensor(words, dtype=torch.long), allowed), *things, Spots(torch.tensor(spots, dtype=torch.long), shares)
+    return Grounds(Pointers(torch.tensor(words, dtype=torch.long), allowed), Pointers(cells[shown], names), nouns, colors,
+                   Spots(torch.tensor(spots, dtype=torch.long), shares))
 
 
 def pointing_loss(model: DiMOO, depth: int, head: int, state: Tensor, pointers: Sequence[Pointers]) -> Tensor | None:

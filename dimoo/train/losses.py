@@ -16,7 +16,7 @@ from dimoo.config import LLaDAConfig
 from dimoo.model import DiMOO
 from dimoo.packed import Packed
 from dimoo.train.data import Example
-from dimoo.train.grounding import ZONES, Pointers, Spots, depths, pointers, pointing_loss
+from dimoo.train.grounding import ZONES, Grounds, depths, grounds, pointing_loss
 from dimoo.vocab import Vocabulary
 from dimoo.world.parts import LABELS
 
@@ -66,7 +66,7 @@ def sameness(states: Tensor, cells: Tensor) -> Tensor:
     logs = []
     for group in (states[of_cells], states[~of_cells]):
         mean = group.mean(0)
-        spread = (group - mean).detach().square().sum(1).mean()
+        spread = (group - mean).detach().square().sum(1).mean().clamp_min(1e-6)  # none of it where all cells are masked alike
         logs.append((10 * mean.square().sum() / spread).log1p())
     return sum(logs) / 2
 
@@ -76,9 +76,8 @@ class Losses:
     """Of some examples; None where there is nothing to take the mean of.
 
     answer: cross-entropy of what is asked for, a picture's codes or an answer's words; rest: of words of the prompt, or padding
-    of the answer; things: of codes where something stands, for the log. The others are those of `Reader`, of `grounding` (a
-    word's cells, a cell's noun, a cell's colour, where a word's things stand, where a cell
-    lies) and `sameness`.
+    of the answer; things: of codes where something stands, for the log. read: what cells show; located: where they lie; common:
+    `sameness`. The others are those of `Grounds`.
     """
 
     answer: Tensor
@@ -86,6 +85,7 @@ class Losses:
     things: Tensor | None
     read: Tensor
     found: Tensor | None
+    seen: Tensor | None
     named: Tensor | None
     colored: Tensor | None
     placed: Tensor | None
@@ -102,7 +102,7 @@ class Losses:
 
 
 WEIGHTS = {"answer": 1.0, "rest": 0.25, "read": 0.5, "common": 0.1}
-WEIGHTS |= dict.fromkeys(("found", "named", "colored", "placed", "located"), 0.25)
+WEIGHTS |= dict.fromkeys(("found", "seen", "named", "colored", "placed", "located"), 0.25)
 
 
 def _mean(losses: Tensor, which: list[Tensor]) -> Tensor | None:
@@ -114,7 +114,7 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
               masked: list[Tensor], generator: torch.Generator) -> Losses:
     """Losses of equally long examples. masked: (n,) bool of each; meaning: of words, see `grounding.meanings`."""
     sequences, rows, targets, pictures, length = [], [], [], [], len(examples[0].ids)
-    taught: list[tuple[Pointers, Pointers, Pointers, Spots]] = []
+    taught: list[Grounds] = []
     for i, (example, mask) in enumerate(zip(examples, masked, strict=True)):
         ids = example.ids.clone()
         ids[example.cells] = torch.where(mask, ids[example.cells], example.targets)
@@ -125,19 +125,20 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
         rows.append(i * length + example.cells[mask])
         targets.append(example.targets[mask])
         pictures.append(i * length + cells)
-        taught.append(pointers(ids, cells, example.labels, example.zones, vocab.ids.mask, meaning, generator))
-    words, nouns, colors, spots = zip(*taught, strict=True)
-    naming = torch.cat([i * length + spot.rows for i, spot in enumerate(spots)])
+        taught.append(grounds(ids, cells, example.labels, example.zones, vocab.ids.mask, meaning, generator))
+    naming = torch.cat([i * length + ground.placed.rows for i, ground in enumerate(taught)])
     cells, same = torch.cat(pictures), []
     first, second = depths(model.config.n_layers)
     for depth, state in enumerate(model.states(Packed.of(sequences)), 1):
         same.append(sameness(state, cells))
         if depth == first:
-            found = pointing_loss(model, first, 0, state, words)
+            found = pointing_loss(model, first, 0, state, [ground.found for ground in taught])
+            seen = pointing_loss(model, first, 1, state, [ground.seen for ground in taught])
             located = reader.place(state[cells], torch.cat([example.zones for example in examples]))
         if depth == second:
-            placed = reader.place(state[naming], torch.cat([spot.shares for spot in spots]))
-            named, colored = (pointing_loss(model, second, head, state, at) for head, at in ((1, nouns), (2, colors)))
+            placed = reader.place(state[naming], torch.cat([ground.placed.shares for ground in taught]))
+            named = pointing_loss(model, second, 1, state, [ground.named for ground in taught])
+            colored = pointing_loss(model, second, 2, state, [ground.colored for ground in taught])
         if depth == reader.depth:
             read = reader(state[cells], torch.cat([example.labels for example in examples]))
     body = model.model["transformer"]
@@ -146,4 +147,4 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
     asked = [torch.arange(len(mask))[mask] < example.answer for example, mask in zip(examples, masked, strict=True)]
     some = [example.things[mask] for example, mask in zip(examples, masked, strict=True)]
     return Losses(_mean(losses, asked), _mean(losses, [~part for part in asked]), _mean(losses.detach(), some),
-                  read, found, named, colored, placed, located, sum(same) / len(same))
+                  read, found, seen, named, colored, placed, located, sum(same) / len(same))

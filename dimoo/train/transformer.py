@@ -26,7 +26,7 @@ from dimoo.train.losses import Reader, losses_of
 from dimoo.train.masks import mask_cells
 from dimoo.train.muon import Muon
 from dimoo.train.publish import export, sample_grid
-from dimoo.train.run import Run
+from dimoo.train.run import Run, denormals_as_zeros
 from dimoo.train.words import TEXT_IDS, write_tokenizer
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
@@ -54,7 +54,7 @@ def shares(tasks: str, progress: float) -> dict[str, float]:
     if tasks == "generate":
         crowd = 0.7 if progress < 0.5 else 0.15
         return {"crowd": crowd, "generate": 1 - crowd}
-    return {"crowd": 0.1, "generate": 0.45, "chat": 0.15, "lesson": 0.3}
+    return {"crowd": 0.13, "generate": 0.41, "chat": 0.13, "lesson": 0.33}
 
 
 def optimizers(model: DiMOO, reader: Reader, rate: float) -> list[torch.optim.Optimizer]:
@@ -88,6 +88,7 @@ def rate_of(group: dict, rate: float, step: int, progress: float, fitting: int) 
     return group["scale"] * rate * warm * min(1.0, (1 - progress) / 0.7 + 0.01)
 
 
+@denormals_as_zeros()
 def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float, tasks: str = "all", scenes: int = 4000,
                       taught: int = 3000, tokens: int = 3200, rate: float = 4e-3, seed: int = 0,
                       size: dict | None = None, start: str | Path | None = None) -> DiMOO:
@@ -98,7 +99,6 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
     one means other scenes too. start: a checkpoint to train further, with its own image tokenizer, instead of new weights.
     Raises DimooError when that one was taught other words.
     """
-    torch.set_flush_denormal(True)
     run = Run(folder, minutes, save_every=5)
     write_tokenizer(run.folder / "words")
     if start:
