@@ -97,6 +97,16 @@ class Run:
         print(f"step {self.step}  {numbers}  {left:.1f} min left", file=sys.stderr, flush=True)
 
 
+@contextmanager
+def denormals_as_zeros() -> Iterator[None]:
+    """Vanishing moments of an optimiser are a hundred times slower than zeros; afterwards small numbers count again."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def pool(workers: int) -> multiprocessing.pool.Pool:
     """Processes to draw in. Forked ones start at once, which is safe on Linux alone."""
     kind = "fork" if sys.platform == "linux" else "spawn"

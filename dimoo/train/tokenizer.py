@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dimoo.train.families import fingerprint
 from dimoo.train.muon import Muon
-from dimoo.train.run import Run, cosine, pool, replacing
+from dimoo.train.run import Run, cosine, denormals_as_zeros, pool, replacing
 from dimoo.vq import WEIGHTS, Down, Resnet, Up, VQModel
 from dimoo.world import scene as world
 from dimoo.world.render import render
@@ -254,6 +254,7 @@ def new_tokenizer(codes_of: str | Path | None) -> VQModel:
     return model.to(memory_format=torch.channels_last)
 
 
+@denormals_as_zeros()
 def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, batch: int = 16, rate: float = 7e-4,
                     seed: int = 0, codes_of: str | Path | None = None) -> VQModel:
     """Train for `minutes` in `folder` (resumable) and leave the averaged weights in `folder/vqvae`.
@@ -262,7 +263,6 @@ def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, ba
     """
     run = Run(folder, minutes)
     torch.manual_seed(seed)
-    torch.set_flush_denormal(True)  # vanishing moments of the optimiser are a hundred times slower than zeros
     model = new_tokenizer(codes_of)
     if codes_of:
         run.made_for = f"the codes of {fingerprint(model)}"
