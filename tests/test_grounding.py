@@ -87,6 +87,23 @@ def test_words_point_at_their_cells_and_masked_cells_at_their_words(vocab, meani
     assert spots.shares[0, both].tolist() == [1, 0.5, 0.5]
 
 
+def test_masked_cells_point_at_the_words_for_what_the_given_picture_shows_there(vocab, meaning):
+    text = vocab.encode("remove the ball")
+    nothing = torch.zeros(len(LABELS), dtype=torch.long)
+    given, drawn = [label("ball", "red"), label("cube", "blue"), nothing], [nothing, label("cube", "blue"), nothing]
+    ids = torch.tensor([*text, *[TEXT_IDS] * 3, vocab.ids.mask, TEXT_IDS, vocab.ids.mask])
+    cells, noun = torch.arange(3, 9), text.index(vocab.encode("ball")[0])
+
+    def seen(drawn_cells):
+        taught = grounds(ids, cells, torch.stack([*given, *drawn]), torch.zeros(6, 2 * ZONES), vocab.ids.mask, meaning,
+                         torch.Generator(), drawn_cells).seen  # fmt: skip
+        return {row: allowed.nonzero()[:, 0].tolist() for row, allowed in zip(taught.rows.tolist(), taught.allowed, strict=True)}
+
+    shown = {3: [noun], 4: [4], 5: [5], 7: [7]}
+    assert seen(3) == shown | {6: [noun], 8: [8]}  # the first is to become empty ground, which no word names
+    assert seen(2) == shown  # pictures of different sizes
+
+
 def test_no_more_cells_are_asked_than_wanted(vocab, meaning):
     count = 2 * CELLS
     ids = torch.tensor([*vocab.encode("a large ball"), *[vocab.ids.mask] * count])

@@ -99,7 +99,8 @@ class Grounds:
     """What one sequence teaches its taught heads.
 
     found: words look at the cells that show their things, or at themselves if none is to be seen. seen: cells to be seen look at
-    the nouns that name what they show, or at themselves, so that a cell of a given picture knows what is to become of it.
+    the nouns that name what they show, or at themselves, and masked ones at the nouns for what the given picture shows there, so
+    that they know what is to become of it.
     named, colored: masked cells look at the nouns that name what belongs in them, and at their colours. placed: where the things
     of every word stand, masked or not, as "left of" can say that too.
     """
@@ -112,9 +113,9 @@ class Grounds:
 
 
 def grounds(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: int, meaning: Mapping[int, tuple[int, int]],
-            generator: torch.Generator) -> Grounds:
+            generator: torch.Generator, drawn: int = 0) -> Grounds:
     """ids (L,); cells (m,): places of the cells of all its pictures; labels (m, len(LABELS)): what they show;
-    zones (m, 2 * ZONES): where, see `zones`.
+    zones (m, 2 * ZONES): where, see `zones`. drawn: how many cells the picture to be drawn has, which is the last.
     """
     length = len(ids)
     hidden = ids[cells] == mask
@@ -139,9 +140,12 @@ def grounds(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: int
         chosen = wanted.nonzero()[:, 0]
         return chosen[torch.randperm(len(chosen), generator=generator)[:count]]
 
-    something = labels[:, KIND] > 0
-    shown = torch.cat([some(~hidden & something, CELLS), some(~hidden & ~something, CELLS // 8)])
-    names = naming[KIND][shown]
+    twins = torch.arange(len(cells))  # whose things are looked for
+    if len(cells) == 2 * drawn:
+        twins[hidden] -= drawn
+    something, known = labels[twins, KIND] > 0, (twins >= 0) & ~hidden[twins]
+    shown = torch.cat([some(known & something, CELLS), some(known & ~something, CELLS // 8)])
+    names = naming[KIND][twins[shown]]
     unnamed = ~names.any(1)
     names[unnamed, cells[shown[unnamed]]] = True
     masked = {label: some(hidden & named.any(1), CELLS) for label, named in naming.items()}

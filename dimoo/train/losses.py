@@ -125,7 +125,8 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
         rows.append(i * length + example.cells[mask])
         targets.append(example.targets[mask])
         pictures.append(i * length + cells)
-        taught.append(grounds(ids, cells, example.labels, example.zones, vocab.ids.mask, meaning, generator))
+        drawn = 0 if example.owners is None else example.owners.numel()
+        taught.append(grounds(ids, cells, example.labels, example.zones, vocab.ids.mask, meaning, generator, drawn))
     naming = torch.cat([i * length + ground.placed.rows for i, ground in enumerate(taught)])
     cells, same = torch.cat(pictures), []
     first, second = depths(model.config.n_layers)
