@@ -27,6 +27,8 @@ RELATED = 0.8
 """Share of prompts that say how things stand to each other, of those that can: few pictures are blank enough to need it."""
 DIM = 2
 """How many times as often a picture without daylight is drawn: things have looks of their own at night and at sunset."""
+OFTEN = {"place": 4}
+"""How many times as often questions of some categories are asked: to compare two places takes longest to learn."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
 SHORT, LONG = 8, 48  # tokens of a short and of a long answer
 
@@ -134,7 +136,7 @@ class Teacher:
         if rng.random() < 0.3:
             question, answer = DESCRIBE[int(rng.integers(len(DESCRIBE)))], description(base.scene)
         else:
-            asked = questions(rng, base.scene)
+            asked = [one for one in questions(rng, base.scene) for _ in range(OFTEN.get(one.category, 1))]
             chosen = asked[int(rng.integers(len(asked)))]
             question, answer = chosen.text, chosen.sentence
             if rng.random() < 0.6:
