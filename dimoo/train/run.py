@@ -57,7 +57,7 @@ class Run:
             return False
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state.get("made_for", self.made_for) != self.made_for:
-            raise DimooError(f"{self.folder} holds a run with another tokenizer, size or world: choose another folder.")
+            raise DimooError(f"{self.folder} holds a run with another tokenizer, size, world or seed: choose another folder.")
         for name, module in modules.items():
             module.load_state_dict(state[name])
         self.step, self.before = state["step"], state["elapsed"]
