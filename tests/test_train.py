@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from dimoo.model import rotary_tables, rotate
 from dimoo.preview import fit
 from dimoo.train import run as run_module
 from dimoo.train import tokenizer
-from dimoo.train.data import LONG, SHORT, Example, Teacher
+from dimoo.train.data import DIM, LONG, SHORT, Example, Teacher
 from dimoo.train.families import CROWDED, SIZES, TAUGHT, Family, encode_families, fingerprint, name_of
 from dimoo.train.grounding import ZONES, meanings
 from dimoo.train.initial import GIVEN, NEIGHBOURS, new_model
@@ -32,7 +33,7 @@ from dimoo.train.transformer import SIZE, optimizers, shares
 from dimoo.train.words import TEXT_IDS, toytown_words
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
-from dimoo.world.language import benchmark_prompts, captioned_scene, questions
+from dimoo.world.language import UNUSUAL, benchmark_prompts, captioned_scene, questions
 from dimoo.world.parts import LABELS, parts
 
 CODES = 64
@@ -190,7 +191,10 @@ def test_batches_are_equally_long_and_masked(vocab, teacher):
 
 
 def test_crowded_pictures_are_low_and_come_first_in_text_to_image(families, teacher):
-    assert len(teacher.crowds) == 20 and not any(family.crowded for family in teacher.families)
+    seen = Counter(family.seed for family in teacher.crowds)
+    assert len(seen) == 20 and not any(family.crowded for family in teacher.families)
+    dim = {family.seed for family in teacher.crowds if family.base.scene.setting in UNUSUAL}
+    assert dim and all(seen[seed] == (DIM if seed in dim else 1) for seed in seen)
     for family in teacher.crowds:
         assert (family.base.rows, family.base.columns) == CROWDED and len(family.base.scene.things) >= 3
     for tasks in ("generate", "all"):

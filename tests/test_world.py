@@ -22,6 +22,7 @@ from dimoo.world.language import (
     POSE_WORDS,
     RELATIONS,
     SIZE_WORDS,
+    UNUSUAL,
     benchmark_prompts,
     captioned_scene,
     description,
@@ -319,6 +320,12 @@ def test_captions_use_what_there_is_to_say():
     assert {count for text in texts for count, _ in parse(text)[0]} == {1, 2, 3, 4}
     said = {name for text in texts for _, wanted in parse(text)[0] for name in wanted}
     assert said == {"kind", "color", "size", "material", "letter", "pose"}
+
+
+def test_a_caption_without_a_setting_means_daylight():
+    scenes = [captioned_scene(np.random.default_rng(seed)) for seed in range(200)]
+    unsaid = {scene.setting for scene, text in scenes if not any(place in text for place in PLACES[scene.setting])}
+    assert unsaid == set(SETTINGS) - set(UNUSUAL)
 
 
 def test_relations():
