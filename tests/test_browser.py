@@ -441,6 +441,20 @@ def test_a_picture_grows_to_the_left(visit, photo, tmp_path):
     page.wait_for_selector("#extrapolate-layout figcaption >> text=208 on the right")
 
 
+def test_a_side_set_while_the_picture_is_on_its_way_stays(visit, photo):
+    page, held = visit(), []
+    open_tab(page, "extrapolate")
+    page.route("**/gradio_api/run/predict*", lambda route: route.continue_() if held else held.append(route))
+    upload(page, "extrapolate-image", photo)
+    page.wait_for_timeout(500)
+    set_number(page, "left", 64, "extrapolate")
+    page.wait_for_selector("#extrapolate-layout figcaption >> text=256 × 256 → 320 × 256 pixels: 64 on the left")
+    with page.expect_response("**/gradio_api/run/predict*"):
+        held[0].continue_()
+    page.wait_for_timeout(500)
+    assert page.input_value("#extrapolate-left input[type=number]") == "64"
+
+
 def test_a_talk_goes_on(visit, photo):
     page = visit()
     open_tab(page, "chat")

@@ -85,8 +85,10 @@ def build(shop: Shop) -> Easel:
     def request_of(**values: Any) -> Extrapolate:
         return extrapolate_request(defaults, **values)
 
-    def by_aspect(*values: Any) -> tuple:
-        return layout_of(defaults, *values)
+    def by_aspect(image: str | None, aspect: str, *values: Any) -> tuple:
+        align, *decided, shown = layout_of(defaults, image, aspect, *values)
+        # sides that no aspect decides are left alone: they may have been set while this was on its way
+        return (align, *([gr.update()] * len(SIDES) if aspect == FREE else decided), shown)
 
     def by_sides(image: str | None, *given: float) -> str:
         return layout_of(defaults, image, FREE, "center", *given)[-1]
