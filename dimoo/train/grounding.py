@@ -39,8 +39,8 @@ def zones(shots: Sequence[Shot]) -> Tensor:
 
 
 def depths(layers: int) -> tuple[int, int]:
-    """The block whose first head finds a word's cells, and whose second the noun of a cell that can be seen, and the later one
-    whose second and third find noun and colour of a masked cell.
+    """The block whose first head finds a word's cells, and whose second the noun for what is to be seen in a cell's place, and
+    the later one whose second and third find noun and colour of what belongs in a masked cell.
     """
     first = layers // 2
     return first, min(first + 2, layers - 1)
