@@ -15,6 +15,7 @@ let view = 'committed';
 let shown = 0;           // place on the slider: a frame, or frames.length for the finished picture
 let latest = 0;          // counts paint requests, so that a late decode never paints over a newer picture
 let replay = null;
+let aside = false;       // whether somebody looks at an earlier picture while a run goes on, until its own is there
 
 function entry(message) {
   const key = `${message.run}/${message.index}`;
@@ -136,24 +137,28 @@ function receive() {
   const message = props.value;
   stopReplay();
   const other = message.run !== ticket;
-  // an earlier picture that somebody looks at while a run goes on: what is said and what can be done is the run's
-  const aside = other && message.phase === 'done' && ['waiting', 'running'].includes(root.dataset.phase);
-  if (other && !aside) root.dataset.drawn = '0';
-  if (other || message.phase !== 'failed' || !current) current = entry(message);  // a failure leaves what there is
-  const known = current.frames.length ? current.frames[current.frames.length - 1].step : -1;
+  const busy = ['waiting', 'running'].includes(root.dataset.phase);
+  const earlier = message.phase === 'done' && !message.fresh;  // a picture of the session that somebody clicked on
+  aside = busy && (earlier || (aside && !other && !message.final));
+  if (other && !(busy && earlier)) root.dataset.drawn = '0';
+  const its = message.phase === 'failed' && current ? current : entry(message);  // a failure leaves what there is
+  const known = its.frames.length ? its.frames[its.frames.length - 1].step : -1;
   for (const { step, steps, picture, cells } of message.frames) {
     if (step <= known) continue;
-    current.frames.push({ step, steps, picture, cells: Uint8Array.from(atob(cells), (c) => c.charCodeAt(0)) });
+    its.frames.push({ step, steps, picture, cells: Uint8Array.from(atob(cells), (c) => c.charCodeAt(0)) });
   }
-  if (message.before) current.before = message.before;
+  if (message.before) its.before = message.before;
   if (message.final) {
-    current.final = message.final;
+    its.final = message.final;
     const tab = element.closest('.task-tab');
     if (tab) tab.dataset.pictures = 'some';
     if (message.fresh) trigger('finished');
   }
-  show(Infinity, !message.final);
-  if (!aside) announce(message);
+  if (earlier || !aside) {
+    current = its;
+    show(Infinity, !message.final);
+  }
+  if (!(busy && earlier)) announce(message);  // what is said, and what can be done, is the run's
 }
 
 element.addEventListener('click', (event) => {

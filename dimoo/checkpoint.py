@@ -54,10 +54,13 @@ def load(
     if quantize not in (None, *QUANTIZED):
         raise DimooError(f"Weights can be quantized to {' or '.join(QUANTIZED)}, not to {quantize}.")
     device = pick_device(device)
-    dtype = dtype or (torch.bfloat16 if quantize else pick_dtype(device))
     folder = find(name_or_path or default_checkpoint())
-    config = read_config(folder)
-    outline = Outline(config, read_vq_config(folder / "vqvae"), quantize or mode_of(dtype))
+    config, vq_config = read_config(folder), read_vq_config(folder / "vqvae")
+    if dtype is None:
+        dtype = torch.bfloat16 if quantize else pick_dtype(device)
+        if device.type == "cpu" and not fits(Outline(config, vq_config, mode_of(dtype)), device):
+            dtype = torch.bfloat16  # slower on some processors, but half as large
+    outline = Outline(config, vq_config, quantize or mode_of(dtype))
     spread = plan_spread(outline, device, Defaults.of(config.demo)) if offload else None
     if not spread:
         check_memory(outline, device)
@@ -160,12 +163,18 @@ def mode_of(dtype: torch.dtype) -> str:
     return "float32" if dtype == torch.float32 else "bf16"
 
 
-def check_memory(outline: Outline, device: torch.device) -> None:
-    """Raises DimooError when the weights alone exceed what is free: a process that runs out is killed without a word."""
+def fits(outline: Outline, device: torch.device) -> bool:
+    """Whether there is room for the weights alone, as far as that can be told."""
     free = free_bytes(device)
-    if free is not None and outline.weights > free:
+    return free is None or outline.weights <= free
+
+
+def check_memory(outline: Outline, device: torch.device) -> None:
+    """Raises DimooError when the weights do not fit: a process that runs out is killed without a word."""
+    if not fits(outline, device):
         raise DimooError(
-            f"The weights need about {gigabytes(outline.weights)} GB of memory in {outline.mode}, but only {gigabytes(free)} GB "
+            f"The weights need about {gigabytes(outline.weights)} GB of memory in {outline.mode}, but only "
+            f"{gigabytes(free_bytes(device))} GB "
             "are free. --quantize int8 or nf4 makes them smaller, --offload also uses other devices."
         )
 

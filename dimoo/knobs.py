@@ -38,8 +38,7 @@ class Text(Knob):
     def check(self, value: object) -> str:
         if not isinstance(value, str):
             raise DimooError(f"{self.label} must be a text.")
-        text = value.encode("utf-8", "ignore").decode("utf-8")
-        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        text = one_line(value)
         if len(text) < self.low:
             raise DimooError(f"{self.label} is empty: write a few words.")
         if len(text) > self.high:
@@ -62,6 +61,12 @@ class Real(Knob):
         if not self.low <= value <= self.high:
             raise DimooError(f"{self.label} must lie between {self.low:g} and {self.high:.0f}, not {value:g}.")
         return float(value)
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks, characters that cannot be seen, and spaces that say nothing."""
+    text = text.encode("utf-8", "ignore").decode("utf-8")
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def finite(value: float) -> bool:

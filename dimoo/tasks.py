@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, ClassVar
 
 from dimoo.defaults import Defaults
@@ -18,7 +18,7 @@ DIRECTIONS = {"left": "Left", "right": "Right", "back": "Back"}
 
 @dataclass(frozen=True)
 class Request:
-    """What all requests share: values are checked when one is made, and can be written down.
+    """What all requests share: values are checked when one is made, and can be written down; None means left out.
 
     Raises DimooError with a sentence when a value is out of its bounds.
     """
@@ -26,8 +26,10 @@ class Request:
     task: ClassVar[str]
 
     def __post_init__(self) -> None:
+        usual = {f.name: f.default for f in fields(self) if f.default is not MISSING}
         for name, limits in knobs(self).items():
-            object.__setattr__(self, name, limits.check(getattr(self, name)))
+            value = getattr(self, name)
+            object.__setattr__(self, name, limits.check(usual.get(name) if value is None else value))
 
     def settings(self) -> dict[str, Any]:
         """Task and fields, ready for JSON; pictures and masks are left out. `request_from` reads them back."""
@@ -55,11 +57,6 @@ class Draw(Request):
     cache: bool = knob(
         Flag("Max-Logit cache", "Settled tokens reuse their keys and values: faster, slightly different."), False, kw_only=True
     )
-
-    def __post_init__(self) -> None:
-        if self.count is None:
-            object.__setattr__(self, "count", 1)
-        super().__post_init__()
 
     def resolve(self, defaults: Defaults) -> Draw:
         """The same request with every None filled in."""

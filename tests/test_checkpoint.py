@@ -156,3 +156,12 @@ def test_the_built_in_checkpoint_is_whole(built_in):
     assert built_in.defaults.prompts and built_in.defaults.presets
     for prompt in built_in.defaults.prompts:
         assert built_in.vocab.unknown_words(prompt) == []
+
+
+@pytest.mark.parametrize("room, dtype", [(10**12, torch.float32), (1.2, torch.bfloat16)])
+def test_weights_that_fit_in_half_precision_only_are_loaded_in_it(checkpoint, monkeypatch, room, dtype):
+    half = loader.outline_of(str(checkpoint), "bf16")[0].weights
+    monkeypatch.setattr(loader, "fastest_dtype", lambda: torch.float32)
+    monkeypatch.setattr(loader, "free_bytes", lambda device: room * half)
+    loaded = load(checkpoint, "cpu")
+    assert next(loaded.model.parameters()).dtype == dtype and loaded.outline.mode == loader.mode_of(dtype)

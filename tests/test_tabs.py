@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gradio as gr
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from dimoo.ui.examples import FOR_TASK, chosen_values, path_of
 from dimoo.ui.files import LARGEST_AREA, Picture, opened
 from dimoo.ui.line import new_ticket
 from dimoo.ui.page import TABS, build_page
-from dimoo.ui.workbench import Shop
+from dimoo.ui.workbench import Shop, Wanted
 
 DEFAULTS = Defaults.of({"name": "Testville", "default_size": [256, 256], "max_area": 512 * 512, "text_only": False})
 SAMPLING = {"steps": 4, "guidance": 2.0, "temperature": 1.0, "seed": 7, "random_seed": False, "count": 1, "cache": False}
@@ -112,9 +114,12 @@ def test_another_map_is_made_of_the_picture_and_a_stopped_one_is_none(tmp_path):
     request = Edit(Image.new("RGB", (64, 64)), kind="predict", map="depth")
     whole, half = picture(tmp_path, request), picture(tmp_path, request, stopped="1/3")
     path = str(whole.path)
-    assert edit.predicted_map([whole], ("ticket", "photo.png")) == (path, (path, "photo.png"))
+    box = "control", "photo.png", ("", None)
+    assert edit.predicted_map([whole], ("ticket", "photo.png"), *box) == (path, (path, "photo.png"))
+    for now in (("instruct", *box[1:]), ("control", "another.png", ("", None)), ("control", None, ("", None))):
+        assert edit.predicted_map([whole], ("ticket", "photo.png"), *now) == (gr.skip(), gr.skip())
     for pictures, wanted in (([half], "ticket"), ([whole], "another"), ([], "ticket")):
-        assert edit.predicted_map(pictures, (wanted, "photo.png")) == (gr.skip(), gr.skip())
+        assert edit.predicted_map(pictures, (wanted, "photo.png"), *box) == (gr.skip(), gr.skip())
 
 
 def test_no_picture_box_is_built_anew(page):
@@ -153,7 +158,7 @@ def test_a_mask_from_a_file_is_joined_with_strokes_at_the_working_size(file, tmp
     request = inpaint.inpaint_request(
         DEFAULTS, **inpaint_values(picture, strokes(working, (560, 0, 570, 20)), str(tmp_path / "mask.png"))
     )
-    assert request.image.size == request.mask.size == working
+    assert request.image.size == (600, 300) and request.mask.size == working
     white = np.asarray(request.mask) > 0
     assert white[:, :56].all() and white[10, 565] and not white[:, 56:560].any()
 
@@ -227,11 +232,23 @@ def test_the_layout_says_what_is_missing_or_too_large(file, tmp_path):
 
 def test_controls_become_an_extension(file):
     sides = {"left": 32, "right": 0, "top": 0, "bottom": 0}
-    request = extrapolate.extrapolate_request(DEFAULTS, file(), "free", "center", prompt="", feather=8, **sides, **SAMPLING)
+    request = extrapolate.extrapolate_request(file(), "free", "center", prompt="", feather=8, **sides, **SAMPLING)
     assert isinstance(request, Extrapolate) and request.left == 32 and request.seed == 7
     with pytest.raises(DimooError, match="Nothing to add"):
         none = sides | {"left": 0}
-        extrapolate.extrapolate_request(DEFAULTS, file(), "free", "center", prompt="", feather=8, **none, **SAMPLING)
+        extrapolate.extrapolate_request(file(), "free", "center", prompt="", feather=8, **none, **SAMPLING)
+
+
+def test_a_picture_that_will_be_scaled_is_said(pipeline, file):
+    able = replace(pipeline, defaults=replace(pipeline.defaults, tasks=("inpaint", "extrapolate"), max_area=256 * 256))
+    large = file(size=(1000, 500))
+    sides = {"left": 32, "right": 0, "top": 0, "bottom": 0}
+    for request in (
+        inpaint.inpaint_request(able.defaults, **inpaint_values(large, strokes((352, 176), (0, 0, 20, 20)), None)),
+        extrapolate.extrapolate_request(large, "free", "center", prompt="", feather=8, **sides, **SAMPLING),
+    ):
+        (note,) = able.check(request)
+        assert "scaled from 1000 × 500 to 352 × 176" in note
 
 
 # Chat
@@ -256,8 +273,8 @@ def answers(*texts):
 
 def asked(table, request, talk):
     ticket = new_ticket()
-    table.shop.line.join(ticket)
-    return list(table.run(ticket, request, talk))
+    table.shop.line.join(ticket, Wanted(request, []))
+    return list(table.run(ticket, talk))
 
 
 @pytest.fixture
@@ -276,11 +293,13 @@ def test_a_talk_goes_on_and_shows_a_new_picture_once(table):
     red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
     sent = asked(table, Chat((red,), "what is it"), Talk())
     assert sent[0][0]["status"] == "Starting …"
-    message, talk, messages, question = sent[-1]
+    message, talk, messages, asked_last = sent[-1]
     assert message["phase"] == "done" and "Answered in" in message["status"]
     assert [m["role"] for m in messages] == ["user", "user", "assistant"]
     assert "path" in messages[0]["content"] and messages[2]["content"] == "a ball"
-    assert sent[1][3] == "" and question == gr.skip()  # the box is emptied once
+    now = sent[1][3]
+    assert now[1] == "what is it" and asked_last == gr.skip()  # the box is emptied once, of what is being answered
+    assert chat.emptied(now, " what  is it\n") == "" and chat.emptied(now, "what is it made of") == gr.skip()
     talk = asked(table, Chat((red,), "how many"), talk)[-1][1]
     assert [m["role"] for m in talk.messages[3:]] == ["user", "assistant"]
     talk = asked(table, Chat((blue,), "and this"), talk)[-1][1]
@@ -315,7 +334,7 @@ def test_a_question_without_a_picture_is_answered_with_a_sentence(table):
 
 def test_a_new_talk_gives_up_what_is_asked(table):
     ticket = new_ticket()
-    table.shop.line.join(ticket)
+    table.shop.line.join(ticket, Wanted(Chat((), "hello"), []))
     talk, messages, message = table.start_anew(ticket)
     assert talk == Talk() and messages == [] and message["phase"] == "idle" and not table.shop.line.holds(ticket)
 
@@ -324,8 +343,8 @@ def test_a_call_says_how_long_it_takes(table):
     shop = table.shop
     shop.run = lambda request, sign: (Answer(0, 2, 0.1, seconds, [("a", 0.9)], "a") for seconds in [9.0])
     call = api.run(shop, "call", lambda: Chat((), "hello"))
-    assert next(call) is None and next(call).text == "a"
-    shop.line.join("page")
+    assert next(call) == {} and next(call).text == "a"
+    shop.line.join("page", None)
     assert "free in about 9 s" in shop.line.describe("page")
 
 
@@ -449,8 +468,8 @@ def test_examples_start_the_run(page):
     row = next(b for b in blocks.blocks.values() if getattr(b, "elem_id", None) == "inpaint-examples")
     [start] = [f.fn for f in blocks.fns.values() if row in f.inputs and benches["inpaint"].board in f.outputs]
     nothing = dict.fromkeys(benches["inpaint"].controls)
-    assert start("1", "", *nothing.values()) == (gr.skip(),) * 3  # to be painted first
-    assert start("0", "", *nothing.values())[2]["phase"] == "failed"  # without the picture
+    assert start("1", "", *nothing.values()) == (gr.skip(),) * 2  # to be painted first
+    assert start("0", "", *nothing.values())[1]["phase"] == "failed"  # without the picture
 
 
 def test_every_control_has_a_label_and_an_address(page):

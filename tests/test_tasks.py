@@ -238,3 +238,10 @@ def test_importing_the_package_and_its_requests_leaves_torch_alone():
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.stdout.split() == ["False", "False"]
+
+
+def test_what_is_left_out_may_be_said_as_none():
+    left_out = Extrapolate(PICTURE, None, 16, None, None, None, None, count=None, cache=None)
+    assert left_out == Extrapolate(PICTURE, left=16)
+    assert Inpaint(PICTURE, MASK, invert=None, grow=None, feather=None).settings() == Inpaint(PICTURE, MASK).settings()
+    assert Edit(PICTURE, None, "a ball", map=None).kind == "instruct"

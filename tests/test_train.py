@@ -15,6 +15,7 @@ import dimoo
 from dimoo import layout
 from dimoo.__main__ import main
 from dimoo.config import LLaDAConfig
+from dimoo.errors import DimooError
 from dimoo.model import rotary_tables, rotate
 from dimoo.preview import fit
 from dimoo.train import run as run_module
@@ -538,6 +539,17 @@ def test_a_decoder_is_trained_further_with_the_same_codes(vq, tmp_path):
     after = VQModel.load(tmp_path / "run" / "vqvae")
     assert fingerprint(after) == fingerprint(before)
     assert not torch.equal(after.decoder.conv_in.weight, before.decoder.conv_in.weight)
+
+
+def test_another_seed_of_the_tokenizer_means_other_pictures_and_another_folder(tmp_path, monkeypatch):
+    begins = []
+    monkeypatch.setattr(tokenizer, "picture_pool", lambda count, seed: begins.append(seed) or np.zeros((count, 3), np.uint8))
+    for seed in (0, 1):
+        tokenizer.kept_pool(tmp_path / f"{seed}.npy", 4000, seed)
+    assert begins[1] - begins[0] >= 4000
+    torch.save({"made_for": "seed 0", "step": 1, "elapsed": 0.0}, tmp_path / "state.pt")
+    with pytest.raises(DimooError, match="another tokenizer, size, world or seed"):
+        train_tokenizer(tmp_path, 1, pictures=1, seed=1)
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -27,7 +27,7 @@ from dimoo.ui.gallery import MOST_PICTURES, added, before, choose, details_html,
 from dimoo.ui.generate import request_of
 from dimoo.ui.line import Line, StopSign, new_ticket
 from dimoo.ui.stage import Pace, pack_frame, status_line
-from dimoo.ui.workbench import BROKEN, Shop
+from dimoo.ui.workbench import BROKEN, Shop, Wanted
 
 # What a run sends
 
@@ -41,9 +41,9 @@ def easel(pipeline):
         yield Easel(Shop(run, pipeline.check, pipeline.defaults, gr.State([])), "test")
 
 
-def joined(easel) -> str:
+def joined(easel, request) -> str:
     ticket = new_ticket()
-    easel.shop.line.join(ticket)
+    easel.shop.line.join(ticket, Wanted(request, []))
     return ticket
 
 
@@ -52,8 +52,8 @@ def make(**values) -> Generate:
 
 
 def test_a_run_starts_at_once_and_ends_with_a_picture(easel):
-    ticket = joined(easel)
-    sent = list(easel.run(ticket, make(), []))
+    ticket = joined(easel, make())
+    sent = list(easel.run(ticket, []))
     messages = [message for message, _ in sent]
     assert messages[0]["status"] == "Starting …" and not messages[0]["frames"]
     assert {message["phase"] for message in messages[:-1]} == {"running"}
@@ -68,7 +68,7 @@ def test_a_run_starts_at_once_and_ends_with_a_picture(easel):
 
 def test_messages_are_small_and_not_too_many(easel):
     begin = time.monotonic()
-    sent = list(easel.run(joined(easel), make(steps=100), []))
+    sent = list(easel.run(joined(easel, make(steps=100)), []))
     assert len(sent) <= 4 + 12 * (time.monotonic() - begin)
     assert max(len(json.dumps(frame)) for message, _ in sent for frame in message["frames"]) < 8000
 
@@ -86,7 +86,7 @@ def test_pace_is_an_average_without_bursts():
 
 
 def test_several_pictures_are_kept_newest_first(easel):
-    sent = list(easel.run(joined(easel), make(count=2), ["older"]))
+    sent = list(easel.run(joined(easel, make(count=2)), ["older"]))
     assert [p if p == "older" else p.settings["seed"] for p in sent[-1][1]] == [2, 1, "older"]
     assert [message["phase"] for message, _ in sent if message["final"]] == ["running", "done"]
     assert sent[-1][0]["status"].startswith("Finished in")
@@ -100,8 +100,8 @@ def test_a_session_keeps_so_many_pictures_and_no_more():
 
 
 def test_stop_ends_within_a_step_and_keeps_the_picture(easel):
-    ticket = joined(easel)
-    run = easel.run(ticket, make(steps=100, count=3), [])
+    ticket = joined(easel, make(steps=100, count=3))
+    run = easel.run(ticket, [])
     list(islice(run, 3))
     easel.halt(ticket)
     end, pictures = list(run)[-1]
@@ -109,11 +109,11 @@ def test_stop_ends_within_a_step_and_keeps_the_picture(easel):
     stopped = read_settings(pictures[0].path)["stopped"]
     assert 0 < int(stopped.split("/")[0]) < 100 and stopped.endswith("/100")
     assert not StopSign.of(ticket).seen()
-    assert list(easel.run(joined(easel), make(), []))[-1][0]["phase"] == "done"
+    assert list(easel.run(joined(easel, make()), []))[-1][0]["phase"] == "done"
 
 
 def test_a_cancelled_run_frees_everything(easel):
-    ticket = joined(easel)
+    ticket = joined(easel, make())
     closed = []
     inner = easel.shop.run
 
@@ -124,7 +124,7 @@ def test_a_cancelled_run_frees_everything(easel):
             closed.append(True)
 
     easel.shop.run = watched
-    run = easel.run(ticket, make(), [])
+    run = easel.run(ticket, [])
     list(islice(run, 2))
     run.close()
     assert closed == [True]
@@ -132,17 +132,18 @@ def test_a_cancelled_run_frees_everything(easel):
 
 
 def test_a_ticket_that_is_not_in_the_line_does_not_run(easel):
-    assert list(easel.run("", make(), [])) == []
-    assert list(easel.run(new_ticket(), make(), [])) == []
-    assert list(easel.run(joined(easel), None, [])) == []
-    easel.halt("")
-    assert not StopSign.of("").path.is_file()
+    signs = StopSign.of("any").path.parent
+    before = set(signs.iterdir())
+    for ticket in ("", new_ticket()):
+        assert list(easel.run(ticket, [])) == []
+        easel.halt(ticket)
+    assert set(signs.iterdir()) == before
 
 
 def test_a_request_that_cannot_run_never_waits(easel):
     for values, sentence in (({"prompt": ""}, "Prompt is empty"), ({"prompt": "dragon"}, "knows none")):
-        ticket, request, message = easel.begin("", lambda values=values: make(**values))
-        assert message["phase"] == "failed" and sentence in message["status"] and request is None
+        ticket, message = easel.begin("", lambda values=values: make(**values))
+        assert message["phase"] == "failed" and sentence in message["status"]
         assert not easel.shop.line.holds(ticket)
 
 
@@ -157,16 +158,18 @@ def test_what_only_the_checkpoint_can_refuse_never_waits_either(easel, pipeline)
         (Inpaint(red, black, "a ball"), "mask is empty"),
         (Inpaint(red, Image.new("L", (64, 32), 255), "a ball"), "does not fit the picture"),
     ):
-        ticket, request, message = easel.begin("", lambda request=request: request)
-        assert message["phase"] == "failed" and sentence in message["status"] and request is None
+        ticket, message = easel.begin("", lambda request=request: request)
+        assert message["phase"] == "failed" and sentence in message["status"]
         assert not easel.shop.line.holds(ticket)
 
 
 def test_one_run_at_a_time_and_tab(easel):
-    ticket, request, message = easel.begin("", lambda: make(prompt="a red dragon ball"))
-    assert message["phase"] == "waiting" and "dragon" in message["notes"][0] and request.seed == 1
-    again, _, update = easel.begin(ticket, make)
+    ticket, message = easel.begin("", lambda: make(prompt="a red dragon ball"))
+    assert message["phase"] == "waiting" and "dragon" in message["notes"][0]
+    again, update = easel.begin(ticket, make)
     assert again == ticket and update == gr.skip()
+    first, _ = next(easel.run(ticket, []))
+    assert first["phase"] == "running" and first["notes"] == message["notes"]
 
 
 def test_a_full_queue_is_said(easel):
@@ -177,9 +180,9 @@ def test_a_full_queue_is_said(easel):
 
 
 def test_leaving_the_line(easel):
-    ticket, request, _ = easel.begin("", make)
+    ticket, _ = easel.begin("", make)
     assert easel.quit_line(ticket)["phase"] == "idle"
-    assert list(easel.run(ticket, request, [])) == []
+    assert list(easel.run(ticket, [])) == []
 
 
 def test_what_breaks_is_logged_and_said_plainly(easel, caplog):
@@ -188,7 +191,7 @@ def test_what_breaks_is_logged_and_said_plainly(easel, caplog):
         yield
 
     easel.shop.run = broken
-    message, _ = list(easel.run(joined(easel), make(), []))[-1]
+    message, _ = list(easel.run(joined(easel, make()), []))[-1]
     assert message["phase"] == "failed" and message["status"] == BROKEN
     assert "secret" in caplog.text
 
@@ -202,11 +205,11 @@ def clicked(picture):
 
 
 def make_more(easel) -> list:
-    return list(easel.run(joined(easel), make(), []))[-1][1]
+    return list(easel.run(joined(easel, make()), []))[-1][1]
 
 
 def test_pictures_of_the_session_come_back(easel):
-    pictures = list(easel.run(joined(easel), make(count=2), []))[-1][1]
+    pictures = list(easel.run(joined(easel, make(count=2)), []))[-1][1]
     chosen, details, download, gallery = publish(pictures)
     assert chosen == pictures[0] and download == str(pictures[0].path)
     assert gallery == [(str(p.path), "a red ball") for p in pictures]
@@ -228,7 +231,7 @@ def test_examples_served_are_those_of_this_version(served_files):
 
 
 def test_old_pictures_are_swept_up(easel, served_files):
-    picture = list(easel.run(joined(easel), make(), []))[-1][1][0]
+    picture = list(easel.run(joined(easel, make()), []))[-1][1][0]
     assert picture.path.is_relative_to(served_files)
     example = Path(served(path_of("beach.png")))
     files.sweep()
@@ -257,7 +260,7 @@ def test_a_picture_keeps_what_it_was_made_from(easel):
     red = Image.new("RGB", (64, 48), "red")
     request = Inpaint(red, Image.new("L", (64, 48), 255), "a ball")
     easel.shop.run = lambda request, sign: (drawn(r) for r in [request])
-    message, [picture] = list(easel.run(joined(easel), request, []))[-1]
+    message, [picture] = list(easel.run(joined(easel, request), []))[-1]
     assert set(picture.given) == {"image", "mask"} and message["before"].startswith("data:image/jpeg")
     assert Image.open(picture.given["image"]).getpixel((0, 0)) == (255, 0, 0)
     assert Image.open(picture.before).size == (64, 48)
@@ -273,7 +276,14 @@ def test_what_there_is_to_compare():
     assert grown.size == (128, 64) and grown.getpixel((127, 5)) == (255, 0, 0) and grown.getpixel((5, 5)) != (255, 0, 0)
     assert before(Edit(red, prompt="a ball"), result).size == (128, 64)
     assert before(Edit(red, kind="view"), result) is None and before(make(), result) is None
-    assert given_pictures(make()) == {} and set(given_pictures(Edit(red, kind="style", reference=red))) == {"image", "reference"}
+    style = Edit(red, kind="style", reference=red)
+    assert given_pictures(make(), result) == {} and set(given_pictures(style, result)) == {"image", "reference"}
+    large = Image.new("RGB", (260, 130), "red")  # cropped by 2 and 1 pixels a side, or scaled to half of that
+    for kept in ((256, 128), (128, 64)):
+        grown = Extrapolate(large, left=64), Image.new("RGB", (kept[0] + 64, kept[1]))
+        assert given_pictures(*grown)["image"].size == kept and before(*grown).size == grown[1].size
+        redrawn = Inpaint(large, Image.new("L", large.size, 255)), Image.new("RGB", kept)
+        assert given_pictures(*redrawn)["image"].size == before(*redrawn).size == kept
 
 
 def test_every_picture_has_words():
@@ -322,10 +332,10 @@ def test_controls_make_requests():
 def test_the_line_counts_who_is_ahead():
     now = 0.0
     line = Line(lambda: now)
-    line.join("a")
-    line.start("a")
-    line.join("b")
-    line.join("c")
+    line.join("a", "its request")
+    assert line.start("a") == "its request" and line.start("a") is None
+    line.join("b", "another")
+    line.join("c", "a third")
     assert line.describe("b") == "Waiting in line: one run is ahead of yours."
     assert line.describe("c") == "Waiting in line: 2 runs are ahead of yours."
     line.expect("a", 12.0)
@@ -339,8 +349,8 @@ def test_the_line_counts_who_is_ahead():
 def test_pages_that_are_gone_are_not_counted():
     now = 0.0
     line = Line(lambda: now)
-    line.join("closed")
-    line.join("open")
+    line.join("closed", "its request")
+    line.join("open", "another")
     now = 7.0
     assert line.ahead("open") == 1
     now = 14.0
@@ -348,8 +358,8 @@ def test_pages_that_are_gone_are_not_counted():
     assert line.holds("closed")  # a page in the background is slow to ask
     assert line.ahead("closed") == 0
     now = 5000.0
-    line.join("new")
-    assert not line.holds("closed")
+    line.join("new", "a third")
+    assert not line.holds("closed") and line.start("closed") is None
 
 
 def test_a_stop_sign_is_seen_by_its_path_alone():

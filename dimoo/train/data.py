@@ -89,7 +89,7 @@ class Teacher:
     def _empty(self) -> dict[tuple, Tensor]:
         """(setting, shape) -> the most frequent code of each cell: what it holds when nothing stands there."""
         groups = defaultdict(list)
-        for family in (*self.families, *self.crowds):
+        for family in dict.fromkeys((*self.families, *self.crowds)):
             grid = self.grid(family.base)
             groups[family.base.scene.setting, grid.shape].append(grid)
         return {key: torch.stack(grids).mode(0).values for key, grids in groups.items()}
@@ -131,7 +131,9 @@ class Teacher:
         return layout.edit_texts(kind, texts[int(rng.integers(len(texts)))], map=look or "canny")
 
     def chat(self, rng: np.random.Generator) -> Example:
-        base = self.families[int(rng.integers(len(self.families)))].base
+        """Half of the talk is about crowds, which are small and leave more to ask."""
+        families = self.crowds if self.crowds and rng.random() < 0.5 else self.families
+        base = families[int(rng.integers(len(families)))].base
         length = LONG
         if rng.random() < 0.3:
             question, answer = DESCRIBE[int(rng.integers(len(DESCRIBE)))], description(base.scene)

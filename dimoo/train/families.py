@@ -30,6 +30,10 @@ CROWDED = (10, 16)
 """Rows and columns of crowded pictures: many things on little ground, the cheapest way to learn what things look like."""
 
 
+SCENES_OF_A_SEED = 100_000
+"""How far apart the scenes, or pictures, of two seeds of a training run begin."""
+
+
 def name_of(shot: Shot) -> str:
     return hashlib.sha1(repr(shot).encode()).hexdigest()[:16]
 

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dimoo.train.families import fingerprint
+from dimoo.train.families import SCENES_OF_A_SEED, fingerprint
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, cosine, denormals_as_zeros, pool, replacing
 from dimoo.vq import WEIGHTS, Down, Resnet, Up, VQModel
@@ -146,7 +146,7 @@ def kept_pool(path: Path, count: int, seed: int) -> np.ndarray:
     """The pool in a file, made and written whole if it is not there."""
     if not path.exists():
         unfinished = path.with_suffix(".tmp.npy")
-        np.save(unfinished, picture_pool(count, seed))
+        np.save(unfinished, picture_pool(count, seed * SCENES_OF_A_SEED))
         os.replace(unfinished, path)
     return np.load(path, mmap_mode="r")
 
@@ -264,8 +264,7 @@ def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, ba
     run = Run(folder, minutes)
     torch.manual_seed(seed)
     model = new_tokenizer(codes_of)
-    if codes_of:
-        run.made_for = f"the codes of {fingerprint(model)}"
+    run.made_for = f"seed {seed}" + (f", the codes of {fingerprint(model)}" if codes_of else "")
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = Optimizer(model, rate)
     drawn = kept_pool(run.folder / f"pictures-{pictures}-{seed}.npy", pictures, seed)

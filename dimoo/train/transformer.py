@@ -19,7 +19,7 @@ from dimoo.model import DiMOO
 from dimoo.precision import fastest_dtype
 from dimoo.preview import fit
 from dimoo.train.data import Teacher
-from dimoo.train.families import Family, encode_families, fingerprint
+from dimoo.train.families import SCENES_OF_A_SEED, Family, encode_families, fingerprint
 from dimoo.train.grounding import depths, meanings
 from dimoo.train.initial import new_model, trained_model
 from dimoo.train.losses import Reader, losses_of
@@ -33,9 +33,6 @@ from dimoo.vq import VQModel
 from dimoo.world.parts import LABELS
 
 SIZE = {"d_model": 192, "n_heads": 6, "n_kv_heads": 6, "n_layers": 10, "mlp_hidden_size": 576, "rope_theta": 1e6}
-
-SCENES_OF_A_SEED = 100_000
-"""How far apart the scenes of two seeds begin."""
 
 ROWS_RATE = 0.1
 """Learning rate of embedding and head, in parts of the others'."""
@@ -54,7 +51,7 @@ def shares(tasks: str, progress: float) -> dict[str, float]:
     if tasks == "generate":
         crowd = 0.7 if progress < 0.5 else 0.15
         return {"crowd": crowd, "generate": 1 - crowd}
-    return {"crowd": 0.13, "generate": 0.41, "chat": 0.13, "lesson": 0.33}
+    return {"crowd": 0.14, "generate": 0.46, "chat": 0.15, "lesson": 0.25}
 
 
 def optimizers(model: DiMOO, reader: Reader, rate: float) -> list[torch.optim.Optimizer]:

@@ -16,7 +16,6 @@ from gradio.data_classes import FileData
 from gradio_client.utils import is_file_obj_with_meta
 
 from dimoo.errors import DimooError
-from dimoo.frames import Answer, Frame
 from dimoo.tasks import DIRECTIONS, MAPS, Chat, Edit, Extrapolate, Generate, Inpaint, Request
 from dimoo.ui.files import keep, opened
 from dimoo.ui.line import StopSign, new_ticket
@@ -48,13 +47,14 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
             width: pixels, a multiple of 16; the checkpoint's default if left out
             height: pixels, a multiple of 16; the checkpoint's default if left out
             steps: passes of the model per picture
-            guidance: how strongly the picture follows the prompt, 0 for not at all
+            guidance: how strongly the picture follows the prompt, 0 switches guidance off
             temperature: chance in the choice of tokens, 0 for none
             seed: the same seed and settings give the same picture; a random one if left out
             count: how many pictures, with consecutive seeds
             cache: reuse keys and values of settled tokens, which is faster and changes the picture slightly
         Returns:
-            PNG files that carry their settings, and the settings of each; both grow picture by picture
+            PNG files that carry their settings, and the settings of each, with notes on what is not as asked for; both grow
+            picture by picture
         """
         yield from draw(shop, lambda: Generate(
             prompt, width, height, steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache
@@ -86,15 +86,16 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
             map: canny, hed, depth or openpose: what image is for the kind control, or what to make of it for predict
             direction: left, right or back, from where the kind view looks
             steps: passes of the model per picture
-            guidance: how strongly the picture follows the words, 0 for not at all
-            guidance_image: how strongly the picture follows the given one, 0 for not at all
+            guidance: how strongly the picture follows the words, 0 switches guidance off
+            guidance_image: how strongly the picture follows the given one, 0 switches that off
             keep: how sure the model must be to change a token, for the kind instruct
             temperature: chance in the choice of tokens, 0 for none
             seed: the same seed and settings give the same picture; a random one if left out
             count: how many pictures, with consecutive seeds
             cache: reuse keys and values of settled tokens, which is faster and changes the picture slightly
         Returns:
-            PNG files that carry their settings, and the settings of each; both grow picture by picture
+            PNG files that carry their settings, and the settings of each, with notes on what is not as asked for; both grow
+            picture by picture
         """
         yield from draw(shop, lambda: Edit(
             opened(sent(image)), kind, prompt, opened(sent(reference)), map, direction, guidance_image, keep,
@@ -125,16 +126,17 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
             grow: pixels by which the mask grows on every side
             feather: pixels over which old fades into new, inside of what is redrawn
             steps: passes of the model per picture
-            guidance: how strongly the picture follows the prompt, 0 for not at all
+            guidance: how strongly the picture follows the prompt, 0 switches guidance off
             temperature: chance in the choice of tokens, 0 for none
             seed: the same seed and settings give the same picture; a random one if left out
             count: how many pictures, with consecutive seeds
             cache: reuse keys and values of settled tokens, which is faster and changes the picture slightly
         Returns:
-            PNG files that carry their settings, and the settings of each; both grow picture by picture
+            PNG files that carry their settings, and the settings of each, with notes on what is not as asked for; both grow
+            picture by picture
         """
         yield from draw(shop, lambda: Inpaint(
-            opened(sent(image)), sent(mask), prompt, invert, grow, feather,
+            opened(sent(image), None), sent(mask), prompt, invert, grow, feather,
             steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache,
         ))  # fmt: skip
 
@@ -164,16 +166,17 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
             bottom: pixels to add at the bottom, a multiple of 16
             feather: pixels over which old and new fade into each other, inside of what is new
             steps: passes of the model per picture
-            guidance: how strongly the picture follows the prompt, 0 for not at all
+            guidance: how strongly the picture follows the prompt, 0 switches guidance off
             temperature: chance in the choice of tokens, 0 for none
             seed: the same seed and settings give the same picture; a random one if left out
             count: how many pictures, with consecutive seeds
             cache: reuse keys and values of settled tokens, which is faster and changes the picture slightly
         Returns:
-            PNG files that carry their settings, and the settings of each; both grow picture by picture
+            PNG files that carry their settings, and the settings of each, with notes on what is not as asked for; both grow
+            picture by picture
         """
         yield from draw(shop, lambda: Extrapolate(
-            opened(sent(image)), prompt, left, right, top, bottom, feather,
+            opened(sent(image), None), prompt, left, right, top, bottom, feather,
             steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache,
         ))  # fmt: skip
 
@@ -197,7 +200,7 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
             steps: passes of the model for the whole answer
             cache: keep keys and values of everything outside the current block, which is faster
         Returns:
-            the answer as far as it is decided, and at the end its settings
+            the answer as far as it is decided, and at the end its settings, with notes on what is not as asked for
         """
         yield from answer(shop, lambda: Chat(
             tuple(opened(sent(image)) for image in images or ()), question, short, length, block, steps, cache
@@ -229,27 +232,34 @@ def draw(shop: Shop, request_of: Callable[[], Request]) -> Iterator[Pictures]:
     files: list[dict[str, Any]] = []
     settings: list[dict[str, Any]] = []
     with closing(run(shop, ticket, request_of)) as frames:
+        notes = next(frames)
+        yield files, settings
         for frame in frames:
-            if frame is not None and frame.image is not None:
+            if frame.image is not None:
                 files = [*files, FileData(path=str(keep(frame, ticket).path)).model_dump()]
-                settings = [*settings, frame.settings]
+                settings = [*settings, frame.settings | notes]
             yield files, settings  # every step, so that a client that hangs up ends the run
 
 
 def answer(shop: Shop, request_of: Callable[[], Request]) -> Iterator[Words]:
     """Runs a question: the answer so far, again and again."""
     with closing(run(shop, new_ticket(), request_of)) as states:
+        notes = next(states)
+        yield "", {}
         for state in states:
-            yield ("", {}) if state is None else (state.text, state.settings or {})
+            yield state.text, state.settings | notes if state.settings else {}
 
 
-def run(shop: Shop, ticket: str, request_of: Callable[[], Request]) -> Iterator[Frame | Answer | None]:
-    """What a run yields, after a None at the start. Sentences about bad requests become errors of the endpoint."""
-    shop.line.start(ticket)
+def run(shop: Shop, ticket: str, request_of: Callable[[], Request]) -> Iterator[Any]:
+    """{"notes": what will not be as asked for}, empty if there is nothing, and then the frames or answers of a run.
+
+    Sentences about bad requests become errors of the endpoint.
+    """
+    shop.line.occupy(ticket)
     try:
         request = request_of()
-        shop.notes(request)
-        yield None  # before the model is asked for anything: a run that has yielded can be cancelled
+        notes = shop.notes(request)
+        yield {"notes": notes} if notes else {}  # before the model is asked for anything: a run that has yielded can be cancelled
         with closing(shop.run(request, str(StopSign.of(ticket).path))) as states:
             for state in states:
                 shop.line.expect(ticket, state.seconds_left)

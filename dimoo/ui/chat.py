@@ -14,13 +14,13 @@ from PIL import Image
 
 from dimoo.defaults import Defaults
 from dimoo.frames import Answer
-from dimoo.knobs import knobs
+from dimoo.knobs import knobs, one_line
 from dimoo.tasks import Chat
 from dimoo.ui.controls import control, prompt_chips
 from dimoo.ui.examples import build_examples
 from dimoo.ui.files import folder, opened, write
 from dimoo.ui.stage import Message, Pace, build_status
-from dimoo.ui.workbench import QUICK, Shop, Workbench
+from dimoo.ui.workbench import LATEST, QUICK, Shop, Workbench
 
 MOST_MESSAGES = 60
 HINT = "Add a picture, then ask about it."
@@ -56,6 +56,7 @@ class Table(Workbench):
     def __init__(self, shop: Shop) -> None:
         super().__init__(shop, Chat.task)
         self.kept = gr.State(Talk())
+        self.asked = gr.State(("", ""))  # ticket and question of the newest answer
 
     def follow(
         self, states: Iterator[Answer], ticket: str, request: Chat, notes: list[str], kept: Talk
@@ -74,7 +75,7 @@ class Table(Workbench):
                     message.phase = "stopped" if answer.stopped else "done"
                 said = talk.say("assistant", bubble(answer))
                 # what was said is kept from the first state on: a talk that is cut short goes on from there
-                yield message.for_page(), said, list(said.messages), gr.skip() if asked else ""
+                yield message.for_page(), said, list(said.messages), gr.skip() if asked else (ticket, request.prompt)
                 asked = True
         except Exception:
             if asked:
@@ -138,7 +139,7 @@ def build(shop: Shop) -> Table:
                     table.build_buttons("Ask")
             clear = gr.Button("New talk", size="sm", elem_id="chat-clear", elem_classes=["plain"])
     controls["prompt"] = question
-    table.shown = [chatbot, question]
+    table.shown = [chatbot, table.asked]
 
     def derive(values: Mapping[str, Any]) -> dict[Component, Any]:
         """An answer's length goes with its form, where it is not said."""
@@ -148,10 +149,16 @@ def build(shop: Shop) -> Table:
     table.derive = derive
     table.listen([table.start.click, question.submit], request_of)
     table.serve()
-    controls["short"].input(lambda short: lengths(short, defaults), controls["short"], [controls[n] for n in LENGTHS], **QUICK)
+    controls["short"].input(lambda short: lengths(short, defaults), controls["short"], [controls[n] for n in LENGTHS], **LATEST)
+    table.asked.change(emptied, [table.asked, question], question, **LATEST)
     anew = [table.kept, chatbot, table.board]
     gr.on([clear.click, chatbot.clear], table.start_anew, table.ticket, anew, cancels=[table.running], **QUICK)
     return table
+
+
+def emptied(asked: tuple[str, str], written: str) -> Any:
+    """The box of the question, once it is being answered; the next one may have been begun by then."""
+    return "" if one_line(written) == asked[1] else gr.skip()
 
 
 LENGTHS = ("length", "block", "steps")

@@ -12,7 +12,7 @@ from dimoo.tasks import Draw
 from dimoo.ui.files import Picture, keep
 from dimoo.ui.gallery import added, before, choose, given_pictures, listed, publish, title_of
 from dimoo.ui.stage import FINAL_QUALITY, Message, Pace, build_stage, jpeg, pack_frame, progress, status_line
-from dimoo.ui.workbench import QUICK, Shop, Workbench
+from dimoo.ui.workbench import LATEST, QUICK, Shop, Workbench
 
 
 class Easel(Workbench):
@@ -60,7 +60,7 @@ class Easel(Workbench):
         super().serve()
         shown = [self.chosen, self.details, self.download]
         # fast runs finish faster than this takes; the last of several must not be the one that is left out
-        self.board.finished(publish, self.kept, [*shown, self.gallery], trigger_mode="always_last", **QUICK)
+        self.board.finished(publish, self.kept, [*shown, self.gallery], **LATEST)
         self.gallery.select(choose, self.kept, [self.board, *shown], **QUICK)
         if "random_seed" in self.controls:
             seeds = [self.controls["seed"], self.controls["random_seed"]]
@@ -106,7 +106,7 @@ class Easel(Workbench):
             compared = before(request, frame.image)
             message.final, message.fresh = jpeg(frame.image, FINAL_QUALITY), True
             message.before = None if compared is None else jpeg(compared, FINAL_QUALITY)
-            kept = added(keep(frame, ticket, given_pictures(request), compared), kept)
+            kept = added(keep(frame, ticket, given_pictures(request, frame.image), compared), kept)
             yield message.for_page(), kept
 
 

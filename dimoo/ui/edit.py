@@ -16,7 +16,7 @@ from dimoo.ui.easel import Easel
 from dimoo.ui.examples import build_examples
 from dimoo.ui.files import Picture, folder, opened, write
 from dimoo.ui.line import new_ticket
-from dimoo.ui.workbench import PRIVATE, QUICK, Shop, warn
+from dimoo.ui.workbench import LATEST, PRIVATE, Shop, warn
 
 HINT = "Choose a picture and say what to make of it."
 COMPUTED = ("canny", "hed")  # maps that need no model
@@ -77,7 +77,7 @@ def build(shop: Shop) -> Easel:
     easel.derived = list(beside.values())
     easel.listen([easel.start.click, prompt.submit], request_of)
     easel.serve()
-    kind.input(change_kind, kind, [changing[name] for name in looks_of("instruct")], **QUICK)
+    kind.input(change_kind, kind, [changing[name] for name in looks_of("instruct")], **LATEST)
     connect_maps(easel, make_map)
     return easel
 
@@ -121,20 +121,20 @@ def connect_maps(easel: Easel, button: gr.Button) -> None:
         source = source_of(given["image"], made)
         if given["map"] not in COMPUTED:
             predicting = given | {"image": source, "kind": "predict", "count": 1}
-            ticket, request, message = easel.begin(last, lambda: request_of(**predicting))
+            ticket, message = easel.begin(last, lambda: request_of(**predicting))
             joined = gr.skip() if ticket == last else (ticket, source)
-            return ticket, request, message, joined, gr.skip(), gr.skip()
+            return ticket, message, joined, gr.skip(), gr.skip()
         path = computed_map(source, given["map"])
-        return *(gr.skip(),) * 4, *((gr.skip(),) * 2 if path is None else (path, (path, source)))
+        return *(gr.skip(),) * 3, *((gr.skip(),) * 2 if path is None else (path, (path, source)))
 
     button.click(
         make,
         [easel.ticket, made, *easel.controls.values()],
-        [easel.ticket, easel.request, easel.board, wanted, image, made],
+        [easel.ticket, easel.board, wanted, image, made],
         concurrency_limit=None,
         **PRIVATE,
     )
-    easel.board.finished(predicted_map, [easel.kept, wanted], [image, made], trigger_mode="always_last", **QUICK)
+    easel.board.finished(predicted_map, [easel.kept, wanted, easel.controls["kind"], image, made], [image, made], **LATEST)
 
 
 def source_of(path: str | None, made: tuple[str, str | None]) -> str | None:
@@ -142,13 +142,18 @@ def source_of(path: str | None, made: tuple[str, str | None]) -> str | None:
     return made[1] if path == made[0] else path
 
 
-def predicted_map(pictures: list[Picture], wanted: tuple[str, str | None]) -> tuple:
+def predicted_map(
+    pictures: list[Picture], wanted: tuple[str, str | None], kind: str, shown: str | None, made: tuple[str, str | None]
+) -> tuple:
     """A map that a run was asked for, for the box, and (map, source); no change if the newest picture is none.
 
-    A run that was stopped leaves half a map.
+    Nor if something else is to be done by now, or to another picture: shown is the one in the box. A run that was stopped
+    leaves half a map.
     """
     ticket, source = wanted
     if not pictures or pictures[0].ticket != ticket or "stopped" in pictures[0].settings:
+        return gr.skip(), gr.skip()
+    if kind != "control" or source_of(shown, made) != source:
         return gr.skip(), gr.skip()
     path = str(pictures[0].path)
     return path, (path, source)

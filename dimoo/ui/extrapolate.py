@@ -20,7 +20,7 @@ from dimoo.ui.easel import Easel
 from dimoo.ui.examples import build_examples
 from dimoo.ui.files import opened
 from dimoo.ui.stage import jpeg
-from dimoo.ui.workbench import QUICK, Shop
+from dimoo.ui.workbench import LATEST, Shop
 
 HINT = "Your picture grows here."
 SIDES = Extrapolate.SIDES
@@ -82,9 +82,6 @@ def build(shop: Shop) -> Easel:
         known = dict(zip(outputs, updates, strict=True)) | {controls["aspect"]: aspect}
         return known if image else {component: value for component, value in known.items() if component is not layout}
 
-    def request_of(**values: Any) -> Extrapolate:
-        return extrapolate_request(defaults, **values)
-
     def by_aspect(image: str | None, aspect: str, *values: Any) -> tuple:
         align, *decided, shown = layout_of(defaults, image, aspect, *values)
         # sides that no aspect decides are left alone: they may have been set while this was on its way
@@ -95,14 +92,13 @@ def build(shop: Shop) -> Easel:
 
     outputs = [controls["align"], *sides, layout]
     easel.derive, easel.derived = derive, [layout]
-    easel.listen([easel.start.click, controls["prompt"].submit], request_of)
+    easel.listen([easel.start.click, controls["prompt"].submit], extrapolate_request)
     easel.serve()
-    latest = {"trigger_mode": "always_last", **QUICK}
     for changed in (controls["image"], controls["aspect"], controls["align"]):
-        changed.input(by_aspect, shape, outputs, **latest)
+        changed.input(by_aspect, shape, outputs, **LATEST)
     for side in sides:
-        side.change(by_sides, [controls["image"], *sides], layout, **latest)
-        side.input(lambda: (FREE, gr.update(visible=False)), None, [controls["aspect"], controls["align"]], **latest)
+        side.change(by_sides, [controls["image"], *sides], layout, **LATEST)
+        side.input(lambda: (FREE, gr.update(visible=False)), None, [controls["aspect"], controls["align"]], **LATEST)
     return easel
 
 
@@ -125,7 +121,7 @@ def layout_of(defaults: Defaults, image: str | None, aspect: str, align: str, *g
     sides = dict(zip(SIDES, map(int, given), strict=True))
     picture = None
     try:
-        picture = opened(image)
+        picture = opened(image, None)
         if picture is not None:
             picture = working(picture, defaults)
             if aspect != FREE:
@@ -170,7 +166,6 @@ def words_of(side: str) -> str:
     return {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}[side]
 
 
-def extrapolate_request(defaults: Defaults, image: str | None, aspect: str, align: str, **values: Any) -> Extrapolate:
+def extrapolate_request(image: str | None, aspect: str, align: str, **values: Any) -> Extrapolate:
     """The request of the tab. The sides already say what the aspect asked for."""
-    picture = opened(image)
-    return Extrapolate(image=None if picture is None else working(picture, defaults), **settle_seed(values))
+    return Extrapolate(image=opened(image, None), **settle_seed(values))

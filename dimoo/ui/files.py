@@ -65,15 +65,15 @@ def write(picture: Image.Image, path: Path) -> Path:
     return path
 
 
-def opened(path: str | Path | bytes | None) -> Image.Image | None:
-    """An uploaded picture, or the bytes of one, upright and no larger than a session holds.
+def opened(path: str | Path | bytes | None, area: int | None = LARGEST_AREA) -> Image.Image | None:
+    """An uploaded picture, or the bytes of one, upright and shrunk to an area of at most `area` pixels (None: as it is).
 
     Raises DimooError if it cannot be read.
     """
     if path is None:
         return None
     picture = upright(path)
-    shrink = math.sqrt(LARGEST_AREA / (picture.width * picture.height))
+    shrink = math.sqrt((area or math.inf) / (picture.width * picture.height))
     if shrink < 1:
         picture.thumbnail((shrink * picture.width, shrink * picture.height), Image.Resampling.LANCZOS)
     return picture

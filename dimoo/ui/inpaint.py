@@ -12,7 +12,7 @@ from PIL import Image, ImageChops
 
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
-from dimoo.images import as_mask, fit_mask, working
+from dimoo.images import as_mask, fit_mask, size_for, working
 from dimoo.plans import inpainting
 from dimoo.tasks import Inpaint
 from dimoo.ui.controls import control, hint, picture_box, settings_panel, settle_seed
@@ -20,7 +20,7 @@ from dimoo.ui.easel import Easel
 from dimoo.ui.examples import build_examples
 from dimoo.ui.files import opened
 from dimoo.ui.stage import jpeg
-from dimoo.ui.workbench import PRIVATE, QUICK, Shop
+from dimoo.ui.workbench import LATEST, PRIVATE, QUICK, Shop
 
 HINT = "Paint over what should be drawn anew."
 MASKING = ("mask", "invert", "grow")  # controls that decide on the cells, beside the strokes
@@ -70,9 +70,9 @@ def build(shop: Shop) -> Easel:
     easel.derive, easel.derived = derive, [editor, cells]
     easel.listen([easel.start.click, controls["prompt"].submit], request_of)
     easel.serve()
-    controls["image"].input(lambda path: canvas_for(path, defaults), controls["image"], easel.derived, **QUICK)
+    controls["image"].input(lambda path: canvas_for(path, defaults), controls["image"], easel.derived, **LATEST)
     # what the preview shows depends on these as well: better none than a wrong one
-    stale = [controls["mask"].change, controls["invert"].input, controls["grow"].input]
+    stale = [editor.change, controls["mask"].change, controls["invert"].input, controls["grow"].input]
     gr.on(stale, None, None, cells, js="() => ''", **PRIVATE)
     show.click(preview, [controls[name] for name in ("image", "strokes", *MASKING)], cells, **QUICK)
     return easel
@@ -101,7 +101,7 @@ def mask_editor() -> gr.ImageEditor:
 def canvas_for(path: str | None, defaults: Defaults) -> tuple[dict[str, Any] | None, str]:
     """The value of the editor for a picture, at its working size, without strokes; and, as HTML, why there is none."""
     try:
-        picture = opened(path)
+        picture = opened(path, None)
     except DimooError as error:
         return None, hint(str(error))
     if picture is None:
@@ -112,16 +112,16 @@ def canvas_for(path: str | None, defaults: Defaults) -> tuple[dict[str, Any] | N
 def inpaint_request(
     defaults: Defaults, image: str | None, strokes: dict[str, Any] | None, mask: str | None, invert: bool, **values: Any
 ) -> Inpaint:
-    """The request of the tab; everything in it has the working size of the picture."""
-    picture = opened(image)
+    """The request of the tab; its mask has the working size of the picture."""
+    picture = opened(image, None)
     if picture is None:
         raise DimooError("Picture is missing: add a picture first.")
-    fitted = working(picture, defaults)
-    given = None if mask is None else fit_mask(as_mask(mask), picture.size, fitted.size)
-    painted = joined(painted_mask(strokes, fitted.size), given)
+    size = size_for(picture.size, defaults)
+    given = None if mask is None else fit_mask(as_mask(mask), picture.size, size)
+    painted = joined(painted_mask(strokes, size), given)
     if painted is None and invert:
-        painted = Image.new("L", fitted.size)
-    return Inpaint(image=fitted, mask=painted, invert=invert, **values)
+        painted = Image.new("L", size)
+    return Inpaint(image=picture, mask=painted, invert=invert, **values)
 
 
 def painted_mask(strokes: dict[str, Any] | None, size: tuple[int, int]) -> Image.Image | None:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 LOST_AFTER = 8.0  # seconds without a question about its place after which a waiting page is not counted
 FORGOTTEN_AFTER = 3600.0  # and after which it is taken for closed; pages in the background ask once a minute
@@ -24,24 +25,36 @@ def new_ticket() -> str:
 class Line:
     """The line before the model. Only the page's own runs wait in it; others just occupy the model.
 
-    All methods may be called from any thread.
+    It holds what each of them is about, so that nothing of a run outlives it: what a session remembers is kept for an hour
+    after its page was closed. All methods may be called from any thread.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._waiting: dict[str, float] = {}  # ticket -> when its page was last heard of, in order of arrival
+        self._wanted: dict[str, Any] = {}  # ticket -> what waits under it
         self._running: dict[str, float | None] = {}  # ticket -> the moment at which it expects to be done
 
-    def join(self, ticket: str) -> None:
+    def join(self, ticket: str, wanted: Any) -> None:
+        """wanted: what is to be run, for `start` to hand out."""
         with self._lock:
             now = self._clock()
             self._waiting = {t: seen for t, seen in self._waiting.items() if now - seen < FORGOTTEN_AFTER}
-            self._waiting[ticket] = now
+            self._wanted = {t: its for t, its in self._wanted.items() if t in self._waiting}
+            self._waiting[ticket], self._wanted[ticket] = now, wanted
 
-    def start(self, ticket: str) -> None:
+    def start(self, ticket: str) -> Any:
+        """What waits under a ticket, which runs from now on; None if nothing does: it left the line, or never joined."""
         with self._lock:
-            self._waiting.pop(ticket, None)
+            if self._waiting.pop(ticket, None) is None:
+                return None
+            self._running[ticket] = None
+            return self._wanted.pop(ticket)
+
+    def occupy(self, ticket: str) -> None:
+        """Something that did not wait here takes the model."""
+        with self._lock:
             self._running[ticket] = None
 
     def expect(self, ticket: str, seconds_left: float | None) -> None:
@@ -54,6 +67,7 @@ class Line:
         """Forgets a ticket, waiting, running or neither."""
         with self._lock:
             self._waiting.pop(ticket, None)
+            self._wanted.pop(ticket, None)
             self._running.pop(ticket, None)
 
     def holds(self, ticket: str) -> bool:

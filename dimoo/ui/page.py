@@ -43,7 +43,7 @@ def build_page(
         shop = Shop(run, notes, defaults, gr.State([]), [(task, TABS[task][0]) for task in tasks])
         build_masthead(defaults)
         if switch:
-            build_switch(switch)
+            build_switch(switch, shop.line)
         benches: dict[str, Workbench] = {}
         with gr.Tabs(elem_id="tasks") as tabs:
             for task in tasks:

@@ -16,6 +16,7 @@ import gradio as gr
 
 from dimoo.errors import DimooError
 from dimoo.pipeline import Pipeline
+from dimoo.ui.line import Line, new_ticket
 from dimoo.ui.stage import asset
 from dimoo.ui.workbench import MODEL, PRIVATE
 
@@ -30,26 +31,35 @@ class Switch:
         self.current = self.names[0]
         self.loaded: SimpleQueue[Pipeline] = SimpleQueue()
 
-    def to(self, name: str) -> Iterator[str]:
-        """Loads a checkpoint for `wait` to hand out, with words on how it goes. Raises gr.Error with a sentence."""
+    def to(self, name: str, line: Line) -> Iterator[str]:
+        """Loads a checkpoint for `wait` to hand out, with words on how it goes; whoever waits in the line meanwhile is told.
+
+        Raises gr.Error with a sentence.
+        """
         if name not in self.names:
             raise gr.Error(f"{name} is not on offer here.", print_exception=False)
         if name == self.current:
             raise gr.Error(f"{name} is the checkpoint that is loaded.", print_exception=False)
-        began = time.monotonic()
-        with ThreadPoolExecutor(1) as thread:
+        began, ticket = time.monotonic(), new_ticket()
+        thread = ThreadPoolExecutor(1)
+        line.occupy(ticket)
+        try:
             loading = thread.submit(self.load, name)
             while not loading.done():
                 yield note(f"Loading {name}, for {time.monotonic() - began:.0f} s. Everyone's page opens anew when it is there.")
                 time.sleep(0.5)
-        try:
-            pipeline = loading.result()
-        except DimooError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-        self.current = name
-        yield note(f"{name} is there; the page opens anew.")
-        self.loaded.put(pipeline)
-        time.sleep(2 * GRACE)  # keeps the model, so that no run begins that would be cut off
+            try:
+                pipeline = loading.result()
+            except DimooError as error:
+                yield ""
+                raise gr.Error(str(error), print_exception=False) from error
+            self.current = name
+            self.loaded.put(pipeline)
+            yield note(f"{name} is there; the page opens anew.")
+            time.sleep(2 * GRACE)  # keeps the model, so that no run begins that would be cut off
+        finally:
+            line.leave(ticket)
+            thread.shutdown(wait=False)  # who closes the page ends this in the thread that serves all others
 
     def wait(self) -> Pipeline:
         """The next pipeline that somebody asked for, when their page has been told of it."""
@@ -62,7 +72,7 @@ def note(text: str) -> str:
     return f'<p class="switch-note">{html.escape(text)}</p>'
 
 
-def build_switch(switch: Switch) -> None:
+def build_switch(switch: Switch, line: Line) -> None:
     gr.HTML(js_on_load=asset("switch.js"), apply_default_css=False)
     with gr.Accordion("Checkpoint", open=False, elem_id="switch"):
         with gr.Row():
@@ -72,4 +82,8 @@ def build_switch(switch: Switch) -> None:
             )  # fmt: skip
             button = gr.Button("Load", elem_id="switch-load", scale=0)
         words = gr.HTML()
-    button.click(switch.to, name, words, **MODEL, **PRIVATE)
+
+    def load(name: str) -> Iterator[str]:
+        yield from switch.to(name, line)
+
+    button.click(load, name, words, **MODEL, **PRIVATE)

@@ -89,7 +89,10 @@ def sender(tabs: gr.Tabs, goal: Workbench) -> Callable[[Picture | None, list[Pic
     def send(chosen: Picture | None, pictures: list[Picture]) -> Update:
         if chosen is None:
             return {tabs: gr.skip()}
-        return turn_to(tabs, goal, pictures) | goal.fill(sent(chosen, goal.task))
+        values = sent(chosen, goal.task)
+        if not values:
+            gr.Info("There are no words that describe this picture as a whole.", title="Nothing to take along")
+        return turn_to(tabs, goal, pictures) | goal.fill(values)
 
     return send
 

@@ -29,12 +29,21 @@ log = logging.getLogger(__name__)
 MODEL = {"concurrency_id": "model", "concurrency_limit": 1}
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 QUICK = {"queue": False, **PRIVATE}
+LATEST = {"trigger_mode": "always_last", **QUICK}  # of several in a row the last one counts, not the first
 BROKEN = "Something went wrong on the server; this could not be finished. Please try again."
 FULL = "Too many people are waiting just now. Please try again in a moment."
 
 Runner = Callable[[Request, str], Iterator[Frame | Answer]]
 Notes = Callable[[Request], list[str]]
 RequestOf = Callable[..., Request]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What waits in the line: a request, and what there is to say about it."""
+
+    request: Request
+    notes: list[str]
 
 
 @dataclass
@@ -75,7 +84,6 @@ class Workbench(ABC):
         self.later: list[Callable[[], Any]] = []
         self.derive: Callable[[Mapping[str, Any]], dict[Component, Any]] = lambda values: {}
         self.ticket = gr.State("")
-        self.request = gr.State(None)
 
     def build_buttons(self, label: str) -> None:
         with gr.Row(elem_classes=["run-row"]):
@@ -103,7 +111,7 @@ class Workbench(ABC):
         def begin(last: str, *values: Any) -> tuple:
             return self.begin(last, lambda: request_of(**dict(zip(fields, values, strict=True))))
 
-        self.beginning = begin, [self.ticket, *self.controls.values()], [self.ticket, self.request, self.board]
+        self.beginning = begin, [self.ticket, *self.controls.values()], [self.ticket, self.board]
         for trigger in triggers:
             trigger(*self.beginning, concurrency_limit=None, **PRIVATE)
 
@@ -111,7 +119,7 @@ class Workbench(ABC):
         """Connects the run itself, which the board begins, the ways to end it, and what was left for later."""
         outputs = [self.board, self.kept, *self.shown]
         running = self.running = self.board.begun(
-            self.run, [self.ticket, self.request, self.kept], outputs, **MODEL, **PRIVATE
+            self.run, [self.ticket, self.kept], outputs, **MODEL, **PRIVATE
         )
         running.failure(self.refused, self.ticket, self.board, **QUICK)
         self.stop.click(self.halt, self.ticket, None, **QUICK)
@@ -119,20 +127,20 @@ class Workbench(ABC):
         for connect in self.later:
             connect()
 
-    def begin(self, last: str, request_of: Callable[[], Request]) -> tuple[str, Any, Any]:
+    def begin(self, last: str, request_of: Callable[[], Request]) -> tuple[str, Any]:
         """Checks a request and joins the line; the board then begins the run. What cannot run never waits."""
         if self.shop.line.holds(last):
             gr.Warning("Stop what is being made first.", title="One at a time")
-            return last, gr.skip(), gr.skip()
+            return last, gr.skip()
         ticket = new_ticket()
         try:
             request = request_of()
             notes = self.shop.notes(request)
         except DimooError as error:
-            return ticket, None, failure(ticket, str(error))
-        self.shop.line.join(ticket)
+            return ticket, failure(ticket, str(error))
+        self.shop.line.join(ticket, Wanted(request, notes))
         place = self.shop.line.describe(ticket) or ""
-        return ticket, request, Message(ticket, "waiting", place, notes=notes).for_page()
+        return ticket, Message(ticket, "waiting", place, notes=notes).for_page()
 
     def refused(self, ticket: str) -> Any:
         """The run did not even start: the queue is full. One that was left also ends here, all said."""
@@ -150,18 +158,17 @@ class Workbench(ABC):
         self.shop.line.leave(ticket)
         return Message(ticket, "idle", "You left the line.").for_page()
 
-    def run(self, ticket: str, request: Request | None, kept: Any) -> Iterator[tuple]:
+    def run(self, ticket: str, kept: Any) -> Iterator[tuple]:
         """What the page shows during a run; ends with a finished, stopped or failed message."""
-        if request is None or not self.shop.line.holds(ticket):
-            return  # it left the line, or never joined
+        wanted = self.shop.line.start(ticket)
+        if wanted is None:
+            return
         sign = StopSign.of(ticket)
-        self.shop.line.start(ticket)
         try:
-            notes = self.shop.notes(request)
             # said before the model is asked for anything: a run that has yielded can be cancelled
-            yield self.only(Message(ticket, "running", "Starting …", notes=notes))
-            with closing(self.shop.run(request, str(sign.path))) as states:
-                yield from self.follow(states, ticket, request, notes, kept)
+            yield self.only(Message(ticket, "running", "Starting …", notes=wanted.notes))
+            with closing(self.shop.run(wanted.request, str(sign.path))) as states:
+                yield from self.follow(states, ticket, wanted.request, wanted.notes, kept)
         except DimooError as error:
             yield self.only(failure(ticket, str(error)))
         except Exception:
