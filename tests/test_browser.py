@@ -240,6 +240,40 @@ def test_stop_keeps_the_partial_picture_and_frees_the_model(visit, tmp_path):
     page.wait_for_function("document.querySelectorAll('#generate-gallery .thumbnail-item').length === 2")
 
 
+def test_an_earlier_picture_stays_on_the_stage_until_the_next_is_there(visit):
+    page = visit()
+    set_number(page, "steps", 2)
+    generate(page)
+    wait_for(page, "done")
+    page.wait_for_selector("#generate-gallery .thumbnail-item img")
+    set_number(page, "steps", 120)
+    generate(page, "a blue cube")
+    page.wait_for_function("document.querySelector('.stage-status').textContent.startsWith('Step 2')")
+    page.click("#generate-gallery .thumbnail-item")
+    earlier = page.locator('#generate-stage .stage[data-phase="running"][data-showing="final"]')
+    earlier.wait_for()
+    step = page.inner_text(".stage-status")
+    page.wait_for_function("step => document.querySelector('.stage-status').textContent !== step", arg=step)
+    assert earlier.is_visible() and page.inner_text(".details-prompt") == "a red ball"
+    page.click("#generate-stop")
+    wait_for(page, "stopped")
+    page.wait_for_function("document.querySelector('.details-prompt').textContent === 'a blue cube'")
+    assert page.get_attribute("#generate-stage .stage-final", "alt") == "a blue cube"
+
+
+def test_what_cannot_be_made_leaves_the_picture_before(visit):
+    page = visit()
+    set_number(page, "steps", 2)
+    generate(page)
+    wait_for(page, "done")
+    made = page.get_attribute("#generate-stage .stage-final", "src")
+    generate(page, "")
+    wait_for(page, "failed")
+    assert "Prompt is empty" in page.inner_text(".stage-status")
+    assert page.get_attribute("#generate-stage .stage", "data-showing") == "final"
+    assert page.get_attribute("#generate-stage .stage-final", "src") == made
+
+
 def test_two_visitors_wait_for_each_other_and_see_only_their_own(visit):
     one, two = visit(), visit()
     set_number(one, "steps", 120)
@@ -405,6 +439,17 @@ def test_what_is_painted_is_redrawn_and_nothing_else(visit, photo, tmp_path):
             continue
     count = int(re.match(r"(\d+) of 256 tokens will be redrawn", counted.inner_text())[1])
     assert 1 < count < 60
+    page.wait_for_timeout(1000)
+    assert counted.is_visible()
+    page.mouse.move(x - 20, y + 20)
+    page.mouse.down()
+    page.mouse.move(x + 30, y + 30, steps=4)
+    page.mouse.up()
+    counted.wait_for(state="detached")  # what it said is not so any more
+    page.click("#inpaint-show")
+    counted.wait_for()
+    first, count = count, int(counted.inner_text().split()[0])
+    assert first < count < 60
     page.fill("#inpaint-prompt textarea", "a red ball")
     set_number(page, "steps", STEPS, "inpaint")
     page.click("#inpaint-run")
