@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 import struct
 import zlib
@@ -91,6 +90,7 @@ def test_a_failure_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch)
 
 
 def test_a_disk_that_fills_up_at_the_end_leaves_no_file(tmp_path):
+    resource = pytest.importorskip("resource", reason="limits on files are POSIX")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
