@@ -21,7 +21,7 @@ from dimoo.layout import Branch
 from dimoo.passes import PartialCache
 from dimoo.sampler import ImageSampling, TextSampling
 from dimoo.schedule import mask_counts
-from dimoo.tasks import Chat, Draw, Edit, Extrapolate, Generate, Inpaint
+from dimoo.tasks import Chat, Draw, Edit, Extrapolate, Generate, Inpaint, Request
 from dimoo.vocab import Vocabulary
 from dimoo.windows import Window, drawn_by, outwards, whole
 
@@ -191,6 +191,19 @@ def inpainting(request: Inpaint, defaults: Defaults, cell: int = 16) -> tuple[Im
     mask = images.fit_mask(request.mask, request.image.size, original.size, cell)
     mask = images.prepare_mask(mask, request.invert, request.grow)
     return original, mask, images.cells_of(mask, cell)
+
+
+def at_working_size(request: Request, defaults: Defaults, cell: int = 16) -> Request:
+    """The same request with the picture to be continued or repaired, and its mask, at the size at which they are worked on.
+
+    Raises DimooError if the mask does not fit the picture.
+    """
+    if not isinstance(request, Inpaint | Extrapolate):
+        return request
+    picture = images.working(request.image, defaults, cell)
+    if isinstance(request, Extrapolate):
+        return replace(request, image=picture)
+    return replace(request, image=picture, mask=images.fit_mask(request.mask, request.image.size, picture.size, cell))
 
 
 def canvas(

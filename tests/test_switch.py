@@ -40,7 +40,10 @@ def test_who_leaves_while_it_loads_holds_nobody_up():
     words.close()
     assert time.monotonic() - began < 0.5
     assert switch.current == "one" and switch.loaded.empty() and line.describe("ticket") == "Starting …"
+    again = switch.to("two", line)
+    assert "Loading two" in next(again) and switch.loader._work_queue.qsize() == 1  # never two at once
     go.set()
+    assert "two is there" in list(again)[-1]
 
 
 def test_what_cannot_be_loaded_is_said_and_the_words_on_its_loading_go():
@@ -54,6 +57,12 @@ def test_what_cannot_be_loaded_is_said_and_the_words_on_its_loading_go():
         for words in switch.to("two", line):
             seen.append(words)
     assert seen[-1] == "" and switch.current == "one"
+    switch.load = lambda name: 1 / 0
+    seen.clear()
+    with pytest.raises(ZeroDivisionError):
+        for words in switch.to("two", line):
+            seen.append(words)
+    assert seen[-1] == ""
     for name, sentence in (("one", "is loaded"), ("three", "not on offer")):
         with pytest.raises(gr.Error, match=sentence):
             next(switch.to(name, line))

@@ -257,10 +257,10 @@ def run(shop: Shop, ticket: str, request_of: Callable[[], Request]) -> Iterator[
     """
     shop.line.occupy(ticket)
     try:
-        request = request_of()
-        notes = shop.notes(request)
-        yield {"notes": notes} if notes else {}  # before the model is asked for anything: a run that has yielded can be cancelled
-        with closing(shop.run(request, str(StopSign.of(ticket).path))) as states:
+        wanted = shop.check(request_of())
+        # before the model is asked for anything: a run that has yielded can be cancelled
+        yield {"notes": wanted.notes} if wanted.notes else {}
+        with closing(shop.run(wanted.request, str(StopSign.of(ticket).path))) as states:
             for state in states:
                 shop.line.expect(ticket, state.seconds_left)
                 yield state

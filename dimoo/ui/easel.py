@@ -106,7 +106,7 @@ class Easel(Workbench):
             compared = before(request, frame.image)
             message.final, message.fresh = jpeg(frame.image, FINAL_QUALITY), True
             message.before = None if compared is None else jpeg(compared, FINAL_QUALITY)
-            kept = added(keep(frame, ticket, given_pictures(request, frame.image), compared), kept)
+            kept = added(keep(frame, ticket, given_pictures(request), compared), kept)
             yield message.for_page(), kept
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dimoo.images import bring, cover
+from dimoo.images import cover
 from dimoo.knobs import Mask, knobs
 from dimoo.knobs import Picture as PictureKnob
 from dimoo.preview import NEUTRAL
@@ -108,27 +108,18 @@ def details_html(settings: Mapping[str, Any]) -> str:
     return f'<p class="details-prompt">{html.escape(title_of(settings))}</p>{stopped}<dl>{pairs}</dl>'
 
 
-def given_pictures(request: Request, result: Image.Image) -> dict[str, Image.Image]:
-    """The pictures and masks of a request, by field; a picture that goes on in the result as it does there."""
+def given_pictures(request: Request) -> dict[str, Image.Image]:
+    """The pictures and masks of a request, by field."""
     names = [name for name, knob in knobs(request).items() if isinstance(knob, PictureKnob | Mask)]
-    given = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
-    return given | ({"image": kept_part(request, result)} if isinstance(request, Inpaint | Extrapolate) else {})
-
-
-def kept_part(request: Inpaint | Extrapolate, result: Image.Image) -> Image.Image:
-    """The given picture at the size that it has in the result."""
-    added = (0, 0) if isinstance(request, Inpaint) else (request.left + request.right, request.top + request.bottom)
-    return bring(request.image, (result.width - added[0], result.height - added[1]))
+    return {name: getattr(request, name) for name in names if getattr(request, name) is not None}
 
 
 def before(request: Request, result: Image.Image) -> Image.Image | None:
     """What a result is worth comparing with, laid out as it is: the picture it was made from."""
     if isinstance(request, Extrapolate):
         canvas = Image.new("RGB", result.size, NEUTRAL)
-        canvas.paste(kept_part(request, result), (request.left, request.top))
+        canvas.paste(request.image, (request.left, request.top))
         return canvas
-    if isinstance(request, Inpaint):
-        return kept_part(request, result)
-    if isinstance(request, Edit) and request.kind not in ("subject", "view"):
+    if isinstance(request, Inpaint) or (isinstance(request, Edit) and request.kind not in ("subject", "view")):
         return cover(request.image, result.size)
     return None

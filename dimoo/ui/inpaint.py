@@ -25,6 +25,10 @@ from dimoo.ui.workbench import LATEST, PRIVATE, QUICK, Shop
 HINT = "Paint over what should be drawn anew."
 MASKING = ("mask", "invert", "grow")  # controls that decide on the cells, beside the strokes
 BRUSH = "rgba(200, 70, 29, 0.72)"
+# The editor has events of its own for this, but where anything listens to them it uploads every stroke.
+FORGET_CELLS = """document.addEventListener('pointerup', (event) => {
+  if (event.target.closest('#inpaint-editor')) props.value = '';
+}, true);"""
 PREVIEW_SIDE = 512  # pixels of the longer side of the preview of cells, at least
 SHADE, EDGE = (200, 70, 29), (255, 236, 224)
 
@@ -41,7 +45,7 @@ def build(shop: Shop) -> Easel:
                 build_examples(easel)
             controls["strokes"] = mask_editor()
             show = gr.Button("Show cells", size="sm", elem_id="inpaint-show", elem_classes=["plain"])
-            cells = gr.HTML("", elem_id="inpaint-cells", apply_default_css=False)
+            cells = gr.HTML("", elem_id="inpaint-cells", apply_default_css=False, js_on_load=FORGET_CELLS)
             controls["prompt"] = control(
                 Inpaint, "prompt", defaults, placeholder="What the whole picture shows, or nothing", lines=2
             )
@@ -72,7 +76,7 @@ def build(shop: Shop) -> Easel:
     easel.serve()
     controls["image"].input(lambda path: canvas_for(path, defaults), controls["image"], easel.derived, **LATEST)
     # what the preview shows depends on these as well: better none than a wrong one
-    stale = [editor.change, controls["mask"].change, controls["invert"].input, controls["grow"].input]
+    stale = [controls["mask"].change, controls["invert"].input, controls["grow"].input]
     gr.on(stale, None, None, cells, js="() => ''", **PRIVATE)
     show.click(preview, [controls[name] for name in ("image", "strokes", *MASKING)], cells, **QUICK)
     return easel

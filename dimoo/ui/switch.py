@@ -30,6 +30,7 @@ class Switch:
         self.names, self.load = list(dict.fromkeys(names)), load
         self.current = self.names[0]
         self.loaded: SimpleQueue[Pipeline] = SimpleQueue()
+        self.loader = ThreadPoolExecutor(1)  # who closes the page does not end a load: the next one begins after it
 
     def to(self, name: str, line: Line) -> Iterator[str]:
         """Loads a checkpoint for `wait` to hand out, with words on how it goes; whoever waits in the line meanwhile is told.
@@ -41,25 +42,25 @@ class Switch:
         if name == self.current:
             raise gr.Error(f"{name} is the checkpoint that is loaded.", print_exception=False)
         began, ticket = time.monotonic(), new_ticket()
-        thread = ThreadPoolExecutor(1)
         line.occupy(ticket)
         try:
-            loading = thread.submit(self.load, name)
+            loading = self.loader.submit(self.load, name)
             while not loading.done():
                 yield note(f"Loading {name}, for {time.monotonic() - began:.0f} s. Everyone's page opens anew when it is there.")
                 time.sleep(0.5)
             try:
                 pipeline = loading.result()
-            except DimooError as error:
+            except Exception as error:
                 yield ""
-                raise gr.Error(str(error), print_exception=False) from error
+                if isinstance(error, DimooError):
+                    raise gr.Error(str(error), print_exception=False) from error
+                raise
             self.current = name
             self.loaded.put(pipeline)
             yield note(f"{name} is there; the page opens anew.")
             time.sleep(2 * GRACE)  # keeps the model, so that no run begins that would be cut off
         finally:
             line.leave(ticket)
-            thread.shutdown(wait=False)  # who closes the page ends this in the thread that serves all others
 
     def wait(self) -> Pipeline:
         """The next pipeline that somebody asked for, when their page has been told of it."""

@@ -15,7 +15,7 @@ from dimoo.tasks import REQUESTS, checked
 from dimoo.ui.easel import Easel
 from dimoo.ui.files import Picture
 from dimoo.ui.gallery import listed
-from dimoo.ui.workbench import QUICK, Workbench
+from dimoo.ui.workbench import PRIVATE, QUICK, Workbench
 
 Update = dict[Any, Any]
 
@@ -45,7 +45,9 @@ def connect(tabs: gr.Tabs, benches: Mapping[str, Workbench]) -> None:
         if "inpaint" in benches:
             buttons.append((bench.retouch, benches["inpaint"]))
         for button, goal in buttons:
-            button.click(sender(tabs, goal), [bench.chosen, bench.kept], [tabs, *reached(goal)], **QUICK)
+            given, changed = [bench.chosen, bench.kept], [tabs, *reached(goal)]
+            # in the queue, outside of which nothing can be said
+            button.click(sender(tabs, goal), given, changed, concurrency_limit=None, **PRIVATE)
 
 
 def reached(bench: Workbench) -> list[Component]:

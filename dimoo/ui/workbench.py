@@ -20,6 +20,7 @@ from gradio.components import Component
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.frames import Answer, Frame
+from dimoo.plans import at_working_size
 from dimoo.tasks import Request
 from dimoo.ui.line import Line, StopSign, new_ticket
 from dimoo.ui.stage import Message
@@ -60,6 +61,11 @@ class Shop:
     pictures: gr.State
     tabs: Sequence[tuple[str, str]] = ()
     line: Line = field(default_factory=Line)
+
+    def check(self, request: Request) -> Wanted:
+        """What is to be run for a request. Raises DimooError if it cannot be."""
+        notes = self.notes(request)  # of the pictures as they came
+        return Wanted(at_working_size(request, self.defaults), notes)
 
 
 class Workbench(ABC):
@@ -134,13 +140,12 @@ class Workbench(ABC):
             return last, gr.skip()
         ticket = new_ticket()
         try:
-            request = request_of()
-            notes = self.shop.notes(request)
+            wanted = self.shop.check(request_of())
         except DimooError as error:
             return ticket, failure(ticket, str(error))
-        self.shop.line.join(ticket, Wanted(request, notes))
+        self.shop.line.join(ticket, wanted)
         place = self.shop.line.describe(ticket) or ""
-        return ticket, Message(ticket, "waiting", place, notes=notes).for_page()
+        return ticket, Message(ticket, "waiting", place, notes=wanted.notes).for_page()
 
     def refused(self, ticket: str) -> Any:
         """The run did not even start: the queue is full. One that was left also ends here, all said."""
@@ -162,13 +167,18 @@ class Workbench(ABC):
         """What the page shows during a run; ends with a finished, stopped or failed message."""
         wanted = self.shop.line.start(ticket)
         if wanted is None:
+            yield (gr.skip(),) * (2 + len(self.shown))  # a run that yields nothing would clear them all
             return
         sign = StopSign.of(ticket)
         try:
             # said before the model is asked for anything: a run that has yielded can be cancelled
             yield self.only(Message(ticket, "running", "Starting …", notes=wanted.notes))
             with closing(self.shop.run(wanted.request, str(sign.path))) as states:
-                yield from self.follow(states, ticket, wanted.request, wanted.notes, kept)
+                for outputs in self.follow(states, ticket, wanted.request, wanted.notes, kept):
+                    if not self.shop.line.holds(ticket):  # given up, and what came of that is not to be laid over
+                        yield self.only(Message(ticket, "idle", ""))
+                        return
+                    yield outputs
         except DimooError as error:
             yield self.only(failure(ticket, str(error)))
         except Exception:
