@@ -34,6 +34,7 @@ class Defaults:
     plausible and edit_keep, which the published sampler does not have, are explained at ImageSampling.
     Pictures that are asked about keep their size while their area lies between the squares of the two chat_sides.
     answer_*, short_*: tokens, tokens in a block and passes of an answer in sentences, and of one in a word or phrase.
+    tries: see tasks.Generate; more than 1 for checkpoints that were taught to read prompts in pictures.
     text_only: it can answer without a picture. instructions, questions: examples to click. words_help: a sentence on what
     the checkpoint knows, for prompts with unknown words; empty when it knows every word.
     """
@@ -54,6 +55,7 @@ class Defaults:
     top_k: int | None = 256
     plausible: float = 0.0
     order_temperature: float = 1.0
+    tries: int = 1
     noise: str = "counter"
     max_area: int = 2048 * 2048
     edit_guidance: float = 2.5
@@ -115,7 +117,7 @@ class Defaults:
             return {name: getattr(self, f"{form}_{name}") for name in ("length", "block", "steps")}
         values = {"steps": self.steps, "guidance": self.guidance, "temperature": self.temperature}
         if task == "generate":
-            values |= {"width": self.width, "height": self.height}
+            values |= {"width": self.width, "height": self.height, "tries": self.tries}
         if task == "edit":
             names = ("guidance", "guidance_image", "temperature", "keep")
             values |= {name: getattr(self, f"edit_{name}") for name in names}

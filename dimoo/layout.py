@@ -79,6 +79,14 @@ def text_to_image(
     return [image_branch(vocab, ids, _target(codes, height, width)) for ids in prompts]
 
 
+def retelling(vocab: Vocabulary, prompt: str, codes: torch.Tensor) -> tuple[Branch, torch.Tensor]:
+    """A picture, codes (h, w) long, with its prompt masked, as a branch whose cells are the words; and the words' ids (n,)."""
+    words = torch.tensor(vocab.encode(prompt))
+    branch = text_to_image(vocab, prompt, *codes.shape, codes)[0]
+    places = (branch.ids == vocab.ids.user).nonzero()[0] + 1 + torch.arange(len(words))
+    return Branch(branch.ids.index_fill(0, places, vocab.ids.mask), places), words
+
+
 def image_to_image(
     vocab: Vocabulary,
     system: str,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,9 @@ from dimoo.outline import Need, Outline
 from dimoo.plans import Encode, Plan, Planner, Talk
 from dimoo.preview import NEUTRAL, Budget, Preview, fit_unseen
 from dimoo.sampler import ImageState
-from dimoo.tasks import Chat, Draw, Extrapolate, Inpaint, Request
+from dimoo.tasks import SEEDS, Chat, Draw, Extrapolate, Inpaint, Request
 from dimoo.timing import Stopwatch
+from dimoo.tries import APART, Tries, reading
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.windows import unmask_windows
@@ -88,9 +90,10 @@ class Pipeline:
         return self._task_notes(request) + self._size_notes(request) + self._word_notes(request)
 
     def _task_notes(self, request: Request) -> list[str]:
-        if request.task in self.defaults.tasks:
-            return []
-        return [f"{self.defaults.name} has not learned to {SKILLS[request.task]}: do not expect much."]
+        unable = [] if request.task in self.defaults.tasks else [SKILLS[request.task]]
+        if self.defaults.tries == 1 and (getattr(request, "tries", None) or 1) > 1:
+            unable.append("tell which of its tries is best")
+        return [f"{self.defaults.name} has not learned to {skill}: do not expect much." for skill in unable]
 
     def _size_notes(self, request: Request) -> list[str]:
         """Not of pictures that are only cropped: those lose less than a cell."""
@@ -190,18 +193,12 @@ class Pipeline:
         shape = plan.grid.shape
         budget = Budget(PREVIEW_SHARE)
         preview = None
-        states = unmask_windows(
-            self.model.predict,
-            plan.grid,
-            plan.windows,
-            plan.branches,
-            plan.sampling,
-            noise_of(self.defaults.noise, request.seed),
-            self.vocab.image_codes,
-            self.vocab.ids.mask,
-        )
-        with closing(states):
+        tries = Tries(plan.tries, partial(self._try, request.seed, plan), partial(self._read, plan))
+        with closing(iter(tries)) as states:
             for state in states:
+                stopped = not state.done and stop()
+                if stopped and tries.best is not None:
+                    state = replace(tries.best, step=state.step, steps=state.steps)
                 watch.tick(index, state.step, state.steps)
                 if preview is None or budget.allows():
                     with budget.spend():
@@ -218,11 +215,22 @@ class Pipeline:
                     masked=state.masked.view(shape).numpy(),
                     confidence=state.confidence.view(shape).numpy(),
                     preview=preview,
-                    stopped=not state.done and stop(),
+                    stopped=stopped,
+                    tries=plan.tries,
                 )
                 if state.done or frame.stopped:
                     frame = self._finish(frame, state, plan, request, watch)
+                    if frame.settings and tries.best is not None and plan.tries > 1:
+                        frame.settings["kept"] = tries.kept + 1
                 yield frame
+
+    def _try(self, seed: int, plan: Plan, number: int) -> Iterator[ImageState]:
+        noise = noise_of(self.defaults.noise, (seed + number * APART) % SEEDS)
+        codes, mask = self.vocab.image_codes, self.vocab.ids.mask
+        return unmask_windows(self.model.predict, plan.grid, plan.windows, plan.branches, plan.sampling, noise, codes, mask)
+
+    def _read(self, plan: Plan, tokens: torch.Tensor) -> float:
+        return reading(self.model.predict, self.vocab, plan.words, tokens.view(plan.grid.shape))
 
     def _preview(self, state: ImageState, shape: torch.Size) -> np.ndarray:
         if state.logits is None:

@@ -38,7 +38,8 @@ class Plan:
 
     grid: (h, w) long codes, -1 where to draw. branches: the sequences for the codes (h, w) of a window.
     windows: parts of the grid in the order in which to draw them. finish: turns the decoded grid, in which
-    cells that are still masked are neutral, into the result.
+    cells that are still masked are neutral, into the result. tries: how often it is drawn, see tries.py; words: of the prompt,
+    which are to be read in it then.
     """
 
     grid: torch.Tensor
@@ -46,6 +47,8 @@ class Plan:
     sampling: ImageSampling
     windows: list[Window]
     finish: Finish = lambda drawn: drawn  # noqa: E731
+    tries: int = 1
+    words: str = ""
 
     def rows(self) -> int:
         """Rows of sequences that go through the model in the whole run."""
@@ -59,10 +62,10 @@ class Plan:
                 full = reuse is None or reuse.is_full(step, len(left) - 1)
                 # a partial pass computes some of what is masked, and what no longer is since the pass before
                 total += length if full else len(used) * (left[step - 1] - left[step] + reuse.computed(left[step]))
-        return total
+        return self.tries * total
 
     def steps(self) -> int:
-        return sum(min(self.sampling.steps, cells) for cells in drawn_by(self.windows, (self.grid < 0).numpy()))
+        return self.tries * sum(min(self.sampling.steps, cells) for cells in drawn_by(self.windows, (self.grid < 0).numpy()))
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,9 @@ class Planner:
         if request.width % self.cell or request.height % self.cell:
             raise DimooError(f"Width and height must be multiples of {self.cell} for this checkpoint.")
         grid = torch.full((request.height // self.cell, request.width // self.cell), -1)
-        return Plan(grid, self._by_prompt(request.prompt), sampling(request, self.defaults), whole(grid))
+        words = self.vocab.known_words(request.prompt)
+        how = sampling(request, self.defaults)
+        return Plan(grid, self._by_prompt(request.prompt), how, whole(grid), tries=request.tries, words=words)
 
     def edit(self, request: Edit) -> Plan:
         """Pictures are fitted to the sizes that were trained; the result has that of the first."""

@@ -80,6 +80,10 @@ class Generate(Draw):
     prompt: str = knob(Text("Prompt", "What to draw, in words.", 1, 2000))
     width: int | None = knob(Whole("Width", "Pixels, a multiple of 16.", 64, 2048, 16), None)
     height: int | None = knob(Whole("Height", "Pixels, a multiple of 16.", 64, 2048, 16), None)
+    tries: int | None = knob(
+        Whole("Tries", "Each picture is drawn so many times; the one in which the model reads the prompt best is kept.", 1, 4),
+        None, kw_only=True,
+    )  # fmt: skip
 
     def resolve(self, defaults: Defaults) -> Generate:
         """Also raises DimooError if the picture would be too large."""

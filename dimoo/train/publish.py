@@ -23,6 +23,7 @@ DEMO = {
     "default_size": [256, 256],
     "presets": [[256, 256, "Square"], [320, 192, "Wide"], [288, 224, "Landscape"], [224, 288, "Portrait"], [192, 320, "Tall"]],
     "steps": 40,
+    "tries": 2,
     "guidance": 3.0,
     "temperature": 0.8,
     "top_k": None,

@@ -39,6 +39,7 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
         seed: int | None = None,
         count: int = 1,
         cache: bool = False,
+        tries: int | None = None,
     ) -> Pictures:
         """Makes pictures from a text with Lumina-DiMOO.
 
@@ -52,12 +53,14 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
             seed: the same seed and settings give the same picture; a random one if left out
             count: how many pictures, with consecutive seeds
             cache: reuse keys and values of settled tokens, which is faster and changes the picture slightly
+            tries: each picture is drawn so many times, and the one kept in which the model reads the prompt best
         Returns:
             PNG files that carry their settings, and the settings of each, with notes on what is not as asked for; both grow
             picture by picture
         """
         yield from draw(shop, lambda: Generate(
-            prompt, width, height, steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache
+            prompt, width, height, steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache,
+            tries=tries,
         ))  # fmt: skip
 
     def edit(

@@ -101,6 +101,8 @@ def details_html(settings: Mapping[str, Any]) -> str:
         shown["picture guidance"] = f"{settings['guidance_image']:g}"
     if settings.get("kind") == "instruct" and settings.get("keep"):
         shown["keep"] = f"{settings['keep']:g}"
+    if "kept" in settings:
+        shown["kept"] = f"try {settings['kept']} of {settings['tries']}"
     if settings.get("cache"):
         shown["cache"] = "on"
     pairs = "".join(f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in shown.items())

@@ -1,0 +1,112 @@
+"""Several tries at a picture: which is kept, how they are numbered, and what becomes of a run that is stopped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dimoo import layout
+from dimoo.packed import Packed
+from dimoo.sampler import ImageState
+from dimoo.tasks import Generate
+from dimoo.tries import Tries, reading
+from dimoo.ui.gallery import details_html
+from dimoo.ui.stage import status_line
+
+STEPS = 3
+
+
+def states(number: int, steps: int = STEPS):
+    """Of a picture of one cell, whose code tells the try."""
+    for step in range(steps + 1):
+        tokens = torch.tensor([number if step == steps else -1])
+        yield ImageState(step, steps, tokens, tokens, torch.ones(1))
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("scores, kept", [([1.0], 0), ([1.0, 2.0], 1), ([2.0, 1.0, 1.5], 0), ([1.0, 1.0], 0), ([NAN, NAN], 0)])
+def test_the_best_try_is_shown_at_the_end(scores, kept):
+    tries = Tries(len(scores), states, lambda tokens: scores[int(tokens)])
+    seen = list(tries)
+    total = STEPS * len(scores)
+    assert [state.step for state in seen] == list(range(total + 1)) and {state.steps for state in seen} == {total}
+    assert [state.done for state in seen] == [False] * total + [True]
+    assert tries.kept == kept == int(seen[-1].tokens) and int(tries.best.tokens) == kept
+    assert [int(state.tokens) for state in seen[STEPS:-1:STEPS]] == list(range(len(scores) - 1))
+
+
+def test_tries_that_are_closed_close_what_draws():
+    closed = []
+
+    def draw(number):
+        try:
+            yield from states(number)
+        finally:
+            closed.append(number)
+
+    running = iter(Tries(2, draw, lambda tokens: 0.0))
+    for _ in range(STEPS + 2):
+        next(running)
+    running.close()
+    assert closed == [0, 1]
+
+
+def test_a_reading_is_the_least_likely_word_of_a_masked_prompt(pipeline):
+    vocab, model = pipeline.vocab, pipeline.model
+    codes = torch.arange(12).view(3, 4)
+    branch, words = layout.retelling(vocab, "a red ball", codes)
+    plain = layout.text_to_image(vocab, "a red ball", 3, 4, codes)[0]
+    differ = (branch.ids != plain.ids).nonzero()[:, 0]
+    assert differ.tolist() == branch.cells.tolist() and plain.ids[differ].tolist() == words.tolist() == vocab.encode("a red ball")
+    assert set(branch.ids[differ].tolist()) == {vocab.ids.mask}
+    logits = model.predict(Packed.of([branch.ids]), branch.cells, vocab.text_ids)
+    odds = [float(row.softmax(-1)[word]) for row, word in zip(logits, words, strict=True)]
+    assert reading(model.predict, vocab, "a red ball", codes) == pytest.approx(np.log(min(odds)), abs=1e-5)
+
+
+def test_a_picture_of_several_tries_is_one_of_them(pipeline, monkeypatch):
+    request = Generate("a red ball", 64, 64, steps=4, seed=7, tries=3)
+    frames = list(pipeline.run(request))
+    assert [frame.step for frame in frames] == list(range(13)) and all(frame.tries == 3 for frame in frames)
+    last = frames[-1]
+    assert last.settings["tries"] == 3 and last.settings["seed"] == 7
+    drawn = [frames[4 * number].tokens for number in (1, 2)]
+    single = list(pipeline.run(replace(request, tries=1)))[-1]
+    assert np.array_equal(drawn[0], single.tokens) and "kept" not in single.settings and single.tries == 1
+    assert not np.array_equal(drawn[0], drawn[1])
+    again = list(pipeline.run(request))[-1]
+    assert np.array_equal(again.tokens, last.tokens) and again.settings["kept"] == last.settings["kept"]
+    scores = iter([0.0, 1.0, 0.5])
+    monkeypatch.setattr("dimoo.pipeline.reading", lambda *_: next(scores))
+    last = list(pipeline.run(request))[-1]
+    assert last.settings["kept"] == 2 and np.array_equal(last.tokens, drawn[1]) and not last.masked.any()
+    assert "try 2 of 3" in details_html(last.settings)
+    told = [status_line(frame).split(" · ")[0] for frame in frames]
+    assert told == ["Try 1 of 3"] * 5 + ["Try 2 of 3"] * 4 + ["Try 3 of 3"] * 4
+    assert status_line(single).startswith("Step 4 of 4")
+
+
+def test_who_stops_a_later_try_gets_the_complete_picture_before(pipeline):
+    request = Generate("a red ball", 64, 64, steps=4, seed=7, tries=2)
+    whole = list(pipeline.run(request))[4].tokens
+    asked = iter(range(100))
+    *_, last = pipeline.run(request, stop=lambda: next(asked) == 6)
+    assert last.stopped and last.settings["stopped"] == "6/8" and last.settings["kept"] == 1
+    assert not last.masked.any() and np.array_equal(last.tokens, whole)
+    asked = iter(range(100))
+    *_, last = pipeline.run(request, stop=lambda: next(asked) == 2)
+    assert last.settings["stopped"] == "2/8" and last.masked.any() and "kept" not in last.settings
+
+
+def test_a_checkpoint_that_cannot_judge_its_tries_says_so(pipeline):
+    request = Generate("a red ball", tries=2)
+    assert "tell which of its tries is best" in pipeline.notes(request)[0]
+    able = replace(pipeline, defaults=replace(pipeline.defaults, tries=2))
+    assert able.notes(request) == [] and Generate("a red ball").resolve(able.defaults).tries == 2
+    twice, once = (able.gpu_seconds(Generate("a red ball", tries=tries)) for tries in (2, 1))
+    assert twice - 10 == pytest.approx(2 * (once - 10))
