@@ -53,8 +53,8 @@ def test_settings_make_the_same_picture_again(pipeline):
     assert np.array_equal(pixels(first), pixels(again))
     assert {k: v for k, v in first.settings.items() if k != "seconds"} == {
         "task": "generate", "prompt": "a red ball", "width": 256, "height": 256, "steps": 5, "guidance": 4.0,
-        "temperature": 0.5, "seed": first.seed, "count": 1, "tries": 1, "cache": False, "model": "Testville", "precision": "float32",
-        "version": first.settings["version"],
+        "temperature": 0.5, "seed": first.seed, "count": 1, "tries": 1, "cache": False, "model": "Testville",
+        "precision": "float32", "version": first.settings["version"],
     }  # fmt: skip
 
 
