@@ -81,10 +81,18 @@ def text_to_image(
 
 def retelling(vocab: Vocabulary, prompt: str, codes: torch.Tensor) -> tuple[Branch, torch.Tensor]:
     """A picture, codes (h, w) long, with its prompt masked, as a branch whose cells are the words; and the words' ids (n,)."""
-    words = torch.tensor(vocab.encode(prompt))
-    branch = text_to_image(vocab, prompt, *codes.shape, codes)[0]
-    places = (branch.ids == vocab.ids.user).nonzero()[0] + 1 + torch.arange(len(words))
-    return Branch(branch.ids.index_fill(0, places, vocab.ids.mask), places), words
+    ids = text_to_image(vocab, prompt, *codes.shape, codes)[0].ids
+    places = prompt_words(vocab, ids)
+    return Branch(ids.index_fill(0, places, vocab.ids.mask), places), ids[places]
+
+
+def prompt_words(vocab: Vocabulary, ids: torch.Tensor) -> torch.Tensor:
+    """(n,) places in a sequence of the words that a person wrote; none in one without them."""
+    special = vocab.ids
+    start = (ids == special.user).nonzero()[0, 0] + 1
+    end = ((ids == special.boi) | (ids == special.user_end)).nonzero()
+    words = torch.arange(start, end[end > start][0])
+    return words[ids[words] != special.uncondition]
 
 
 def image_to_image(

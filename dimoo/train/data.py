@@ -153,7 +153,7 @@ class Teacher:
         grid = self.grid(shot)
         empty = self.empty.get((shot.scene.setting, grid.shape)) if (shot.look, shot.scene.view) == ("render", "front") else None
         things = torch.zeros_like(grid, dtype=torch.bool) if empty is None else grid != empty
-        words = self.prompt_words(branch.ids)
+        words = layout.prompt_words(self.vocab, branch.ids)
         targets = torch.cat([grid.flatten() + self.vocab.image_offset, branch.ids[words]])
         ids = branch.ids.clone()
         ids[words] = self.vocab.ids.mask
@@ -161,14 +161,6 @@ class Teacher:
         cells = torch.cat([branch.cells, words])
         shots = [*given, shot]
         return Example(ids, cells, targets, grid.numel(), things, self.labels(shots), zones(shots), self.parts(shot)[1])
-
-    def prompt_words(self, ids: Tensor) -> Tensor:
-        """Places of the words that a person wrote."""
-        special = self.vocab.ids
-        start = (ids == special.user).nonzero()[0, 0] + 1
-        end = ((ids == special.boi) | (ids == special.user_end)).nonzero()
-        words = torch.arange(start, end[end > start][0])
-        return words[ids[words] != special.uncondition]
 
     def batches(self, tokens: int, seed: int | tuple[int, ...], shares: Callable[[], Mapping[str, float]]
                 ) -> Iterator[list[Example]]:
