@@ -57,7 +57,7 @@ DEMO = {
         "a large yellow ball and a small blue cube on the beach",
         "three orange mushrooms in a meadow",
         "a white snowman and a purple rocket at night",
-        "a pink house at sunset",
+        "a yellow cone at sunset",
         "a shiny red ball in front of a blue cone in a studio",
         "two green trees and a red figure in the snow",
         "a rocket on the beach",
