@@ -79,7 +79,7 @@ def text_to_image(
     return [image_branch(vocab, ids, _target(codes, height, width)) for ids in prompts]
 
 
-def retelling(vocab: Vocabulary, prompt: str, codes: torch.Tensor) -> tuple[Branch, torch.Tensor]:
+def masked_prompt(vocab: Vocabulary, prompt: str, codes: torch.Tensor) -> tuple[Branch, torch.Tensor]:
     """A picture, codes (h, w) long, with its prompt masked, as a branch whose cells are the words; and the words' ids (n,)."""
     ids = text_to_image(vocab, prompt, *codes.shape, codes)[0].ids
     places = prompt_words(vocab, ids)

@@ -15,6 +15,7 @@ from PIL import Image
 
 import dimoo
 from dimoo.answers import answers
+from dimoo.best_of import SEEDS_APART, BestOf, prompt_score
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.frames import Answer, Frame
@@ -28,7 +29,6 @@ from dimoo.preview import NEUTRAL, Budget, Preview, fit_unseen
 from dimoo.sampler import ImageState
 from dimoo.tasks import SEEDS, Chat, Draw, Extrapolate, Inpaint, Request
 from dimoo.timing import Stopwatch
-from dimoo.tries import APART, Tries, reading
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.windows import unmask_windows
@@ -193,7 +193,7 @@ class Pipeline:
         shape = plan.grid.shape
         budget = Budget(PREVIEW_SHARE)
         preview = None
-        tries = Tries(plan.tries, partial(self._try, request.seed, plan), partial(self._read, plan))
+        tries = BestOf(plan.tries, partial(self._try, request.seed, plan), partial(self._read, plan))
         with closing(iter(tries)) as states:
             for state in states:
                 stopped = not state.done and stop()
@@ -225,12 +225,12 @@ class Pipeline:
                 yield frame
 
     def _try(self, seed: int, plan: Plan, number: int) -> Iterator[ImageState]:
-        noise = noise_of(self.defaults.noise, (seed + number * APART) % SEEDS)
+        noise = noise_of(self.defaults.noise, (seed + number * SEEDS_APART) % SEEDS)
         codes, mask = self.vocab.image_codes, self.vocab.ids.mask
         return unmask_windows(self.model.predict, plan.grid, plan.windows, plan.branches, plan.sampling, noise, codes, mask)
 
     def _read(self, plan: Plan, tokens: torch.Tensor) -> float:
-        return reading(self.model.predict, self.vocab, plan.words, tokens.view(plan.grid.shape))
+        return prompt_score(self.model.predict, self.vocab, plan.words, tokens.view(plan.grid.shape))
 
     def _preview(self, state: ImageState, shape: torch.Size) -> np.ndarray:
         if state.logits is None:

@@ -139,7 +139,7 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
             picture by picture
         """
         yield from draw(shop, lambda: Inpaint(
-            opened(sent(image), None), sent(mask), prompt, invert, grow, feather,
+            opened(sent(image), area=None), sent(mask), prompt, invert, grow, feather,
             steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache,
         ))  # fmt: skip
 
@@ -179,7 +179,7 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
             picture by picture
         """
         yield from draw(shop, lambda: Extrapolate(
-            opened(sent(image), None), prompt, left, right, top, bottom, feather,
+            opened(sent(image), area=None), prompt, left, right, top, bottom, feather,
             steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache,
         ))  # fmt: skip
 

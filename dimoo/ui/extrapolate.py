@@ -121,7 +121,7 @@ def layout_of(defaults: Defaults, image: str | None, aspect: str, align: str, *g
     sides = dict(zip(SIDES, map(int, given), strict=True))
     picture = None
     try:
-        picture = opened(image, None)
+        picture = opened(image, area=None)
         if picture is not None:
             picture = working(picture, defaults)
             if aspect != FREE:
@@ -168,4 +168,4 @@ def words_of(side: str) -> str:
 
 def extrapolate_request(image: str | None, aspect: str, align: str, **values: Any) -> Extrapolate:
     """The request of the tab. The sides already say what the aspect asked for."""
-    return Extrapolate(image=opened(image, None), **settle_seed(values))
+    return Extrapolate(image=opened(image, area=None), **settle_seed(values))

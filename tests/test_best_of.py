@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from dimoo import layout
+from dimoo.best_of import BestOf, prompt_score
 from dimoo.packed import Packed
 from dimoo.sampler import ImageState
 from dimoo.tasks import Generate
-from dimoo.tries import Tries, reading
 from dimoo.ui.gallery import details_html
 from dimoo.ui.stage import status_line
 
@@ -31,7 +31,7 @@ NAN = float("nan")
 
 @pytest.mark.parametrize("scores, kept", [([1.0], 0), ([1.0, 2.0], 1), ([2.0, 1.0, 1.5], 0), ([1.0, 1.0], 0), ([NAN, NAN], 0)])
 def test_the_best_try_is_shown_at_the_end(scores, kept):
-    tries = Tries(len(scores), states, lambda tokens: scores[int(tokens)])
+    tries = BestOf(len(scores), states, lambda tokens: scores[int(tokens)])
     seen = list(tries)
     total = STEPS * len(scores)
     assert [state.step for state in seen] == list(range(total + 1)) and {state.steps for state in seen} == {total}
@@ -49,7 +49,7 @@ def test_tries_that_are_closed_close_what_draws():
         finally:
             closed.append(number)
 
-    running = iter(Tries(2, draw, lambda tokens: 0.0))
+    running = iter(BestOf(2, draw, lambda tokens: 0.0))
     for _ in range(STEPS + 2):
         next(running)
     running.close()
@@ -59,14 +59,14 @@ def test_tries_that_are_closed_close_what_draws():
 def test_a_reading_is_the_least_likely_word_of_a_masked_prompt(pipeline):
     vocab, model = pipeline.vocab, pipeline.model
     codes = torch.arange(12).view(3, 4)
-    branch, words = layout.retelling(vocab, "a red ball", codes)
+    branch, words = layout.masked_prompt(vocab, "a red ball", codes)
     plain = layout.text_to_image(vocab, "a red ball", 3, 4, codes)[0]
     differ = (branch.ids != plain.ids).nonzero()[:, 0]
     assert differ.tolist() == branch.cells.tolist() and plain.ids[differ].tolist() == words.tolist() == vocab.encode("a red ball")
     assert set(branch.ids[differ].tolist()) == {vocab.ids.mask}
     logits = model.predict(Packed.of([branch.ids]), branch.cells, vocab.text_ids)
     odds = [float(row.softmax(-1)[word]) for row, word in zip(logits, words, strict=True)]
-    assert reading(model.predict, vocab, "a red ball", codes) == pytest.approx(np.log(min(odds)), abs=1e-5)
+    assert prompt_score(model.predict, vocab, "a red ball", codes) == pytest.approx(np.log(min(odds)), abs=1e-5)
 
 
 def test_a_picture_of_several_tries_is_one_of_them(pipeline, monkeypatch):
@@ -82,7 +82,7 @@ def test_a_picture_of_several_tries_is_one_of_them(pipeline, monkeypatch):
     again = list(pipeline.run(request))[-1]
     assert np.array_equal(again.tokens, last.tokens) and again.settings["kept"] == last.settings["kept"]
     scores = iter([0.0, 1.0, 0.5])
-    monkeypatch.setattr("dimoo.pipeline.reading", lambda *_: next(scores))
+    monkeypatch.setattr("dimoo.pipeline.prompt_score", lambda *_: next(scores))
     last = list(pipeline.run(request))[-1]
     assert last.settings["kept"] == 2 and np.array_equal(last.tokens, drawn[1]) and not last.masked.any()
     assert "try 2 of 3" in details_html(last.settings)

@@ -1,4 +1,4 @@
-"""Several tries at a picture, of which the model keeps the one in which it reads its prompt best.
+"""Best of N: several tries at a picture, of which the model keeps the one in which it reads its prompt best.
 
 The report's Self-GRPO (arXiv 2510.06308, section 4.4) lets the model draw, read what it drew, and learn from how well the two
 agree. Here it does so when a picture is asked for, and learns nothing; after self-verification, arXiv 2512.19433.
@@ -19,12 +19,12 @@ from dimoo.passes import Forward
 from dimoo.sampler import ImageState
 from dimoo.vocab import Vocabulary
 
-APART = 2**30
+SEEDS_APART = 2**30
 """What lies between the seeds of two tries; those of two pictures are consecutive."""
 
 
 @dataclass
-class Tries:
+class BestOf:
     """The states of several tries, one after the other, with their steps numbered through; the last state is the best's.
 
     draw: number of a try, from 0 -> its states; assess: codes of its cells, (n,) long -> how good it is. best: the last state
@@ -53,11 +53,11 @@ class Tries:
                         yield replace(shown, step=number * state.steps + state.step, steps=self.count * state.steps)
 
 
-def reading(forward: Forward, vocab: Vocabulary, prompt: str, codes: torch.Tensor) -> float:
+def prompt_score(forward: Forward, vocab: Vocabulary, prompt: str, codes: torch.Tensor) -> float:
     """How well the model reads a prompt in a picture, codes (h, w) long: log-probability of its least likely word, all masked.
 
     The least likely one tells, since a picture is wrong where one thing is.
     """
-    branch, words = layout.retelling(vocab, prompt, codes)
+    branch, words = layout.masked_prompt(vocab, prompt, codes)
     logits = forward(Packed.of([branch.ids]), branch.cells, vocab.text_ids)
     return logits.log_softmax(-1).gather(1, words[:, None].to(logits.device)).min().item()
