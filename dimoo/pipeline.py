@@ -15,7 +15,7 @@ from PIL import Image
 
 import dimoo
 from dimoo.answers import answers
-from dimoo.best_of import SEEDS_APART, BestOf, prompt_score
+from dimoo.best_of import SEEDS_APART, BestOf, prompt_scores
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.frames import Answer, Frame
@@ -229,8 +229,8 @@ class Pipeline:
         codes, mask = self.vocab.image_codes, self.vocab.ids.mask
         return unmask_windows(self.model.predict, plan.grid, plan.windows, plan.branches, plan.sampling, noise, codes, mask)
 
-    def _read(self, plan: Plan, tokens: torch.Tensor) -> float:
-        return prompt_score(self.model.predict, self.vocab, plan.words, tokens.view(plan.grid.shape))
+    def _read(self, plan: Plan, tokens: torch.Tensor) -> torch.Tensor:
+        return prompt_scores(self.model.predict, self.vocab, plan.words, tokens.view(plan.grid.shape))
 
     def _preview(self, state: ImageState, shape: torch.Size) -> np.ndarray:
         if state.logits is None:

@@ -142,9 +142,10 @@ def unmask_images(
         for index in active:
             own = [next(parts) for _ in batch[index]]
             guided = guide(own, sampling.scales[: len(own) - 1])
-            guided = only_plausible(guided, own[0], sampling.plausible)
+            guided, alone = (favour(logits, states[index].masked, sampling) for logits in (guided, own[0]))
+            guided = only_plausible(guided, alone, sampling.plausible)
             states[index] = advance(states[index], guided, counts[index][step], sampling, noises[index])
-        del logits, parts, own, guided  # the next pass needs the room
+        del logits, parts, own, guided, alone  # the next pass needs the room
         yield list(states)
 
 
@@ -163,6 +164,14 @@ def fill_in(branch: Branch, tokens: torch.Tensor, codes: slice, mask: int) -> to
     return ids
 
 
+def favour(logits: torch.Tensor, masked: torch.Tensor, sampling: ImageSampling) -> torch.Tensor:
+    """Logits (m, codes) of the masked cells, with `sampling.keep` more for the code that each had before."""
+    if sampling.before is None:
+        return logits
+    own = sampling.before[masked, None].to(logits.device)
+    return logits.scatter_add(1, own, torch.full_like(own, sampling.keep, dtype=logits.dtype))
+
+
 def advance(
     state: ImageState, logits: torch.Tensor, keep: int, sampling: ImageSampling, noise: Noise
 ) -> ImageState:
@@ -171,9 +180,6 @@ def advance(
     logits: guided float32 logits (m, codes) of the masked cells.
     """
     cells = state.masked.nonzero().squeeze(-1)
-    if sampling.before is not None:
-        own = sampling.before[cells, None].to(logits.device)
-        logits = logits.scatter_add(1, own, torch.full_like(own, sampling.keep, dtype=logits.dtype))
     likely = logits.argmax(dim=-1)
     drawn = likely
     if sampling.token_temperature > 0:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dimoo import layout
-from dimoo.best_of import BestOf, prompt_score
+from dimoo.best_of import BestOf, least_behind, prompt_scores
 from dimoo.packed import Packed
 from dimoo.sampler import ImageState
 from dimoo.tasks import Generate
@@ -31,7 +31,7 @@ NAN = float("nan")
 
 @pytest.mark.parametrize("scores, kept", [([1.0], 0), ([1.0, 2.0], 1), ([2.0, 1.0, 1.5], 0), ([1.0, 1.0], 0), ([NAN, NAN], 0)])
 def test_the_best_try_is_shown_at_the_end(scores, kept):
-    tries = BestOf(len(scores), states, lambda tokens: scores[int(tokens)])
+    tries = BestOf(len(scores), states, lambda tokens: torch.tensor([scores[int(tokens)]]))
     seen = list(tries)
     total = STEPS * len(scores)
     assert [state.step for state in seen] == list(range(total + 1)) and {state.steps for state in seen} == {total}
@@ -49,14 +49,25 @@ def test_tries_that_are_closed_close_what_draws():
         finally:
             closed.append(number)
 
-    running = iter(BestOf(2, draw, lambda tokens: 0.0))
+    running = iter(BestOf(2, draw, lambda tokens: torch.zeros(1)))
     for _ in range(STEPS + 2):
         next(running)
     running.close()
     assert closed == [0, 1]
 
 
-def test_a_reading_is_the_least_likely_word_of_a_masked_prompt(pipeline):
+@pytest.mark.parametrize("scores, kept", [
+    ([[-1, -9], [-3, -3]], 1),  # one is two behind at worst, the other six
+    ([[-1, -9, -20], [-3, -3, -18]], 1),
+    ([[-1, -2, -20], [-3, -3, -19.5]], 0),  # a word that neither can help decides nothing
+    ([[-5, -1], [-1, -3], [-2, -2]], 2),
+    ([[], []], 0),
+])  # fmt: skip
+def test_the_try_is_kept_that_falls_least_behind_in_any_word(scores, kept):
+    assert least_behind(torch.tensor(scores, dtype=torch.float32)) == kept
+
+
+def test_words_are_read_off_a_masked_prompt(pipeline):
     vocab, model = pipeline.vocab, pipeline.model
     codes = torch.arange(12).view(3, 4)
     branch, words = layout.masked_prompt(vocab, "a red ball", codes)
@@ -66,7 +77,7 @@ def test_a_reading_is_the_least_likely_word_of_a_masked_prompt(pipeline):
     assert set(branch.ids[differ].tolist()) == {vocab.ids.mask}
     logits = model.predict(Packed.of([branch.ids]), branch.cells, vocab.text_ids)
     odds = [float(row.softmax(-1)[word]) for row, word in zip(logits, words, strict=True)]
-    assert prompt_score(model.predict, vocab, "a red ball", codes) == pytest.approx(np.log(min(odds)), abs=1e-5)
+    assert prompt_scores(model.predict, vocab, "a red ball", codes).tolist() == pytest.approx(np.log(odds).tolist(), abs=1e-5)
 
 
 def test_a_picture_of_several_tries_is_one_of_them(pipeline, monkeypatch):
@@ -81,8 +92,8 @@ def test_a_picture_of_several_tries_is_one_of_them(pipeline, monkeypatch):
     assert not np.array_equal(drawn[0], drawn[1])
     again = list(pipeline.run(request))[-1]
     assert np.array_equal(again.tokens, last.tokens) and again.settings["kept"] == last.settings["kept"]
-    scores = iter([0.0, 1.0, 0.5])
-    monkeypatch.setattr("dimoo.pipeline.prompt_score", lambda *_: next(scores))
+    scores = iter(torch.tensor([[0.0], [1.0], [0.5]]))
+    monkeypatch.setattr("dimoo.pipeline.prompt_scores", lambda *_: next(scores))
     last = list(pipeline.run(request))[-1]
     assert last.settings["kept"] == 2 and np.array_equal(last.tokens, drawn[1]) and not last.masked.any()
     assert "try 2 of 3" in details_html(last.settings)

@@ -196,13 +196,14 @@ def test_cells_change_only_where_the_new_is_surer_than_what_keeps_the_old():
     branches = [image(6, 6, prompt, ()) for prompt in ((5, 6, 7), (8,))]
     before = torch.arange(36) % (CODES.stop - CODES.start)
 
-    def kept(keep):
-        state = run(Stub(), branches, steps=1, token_temperature=0.0, before=before, keep=keep)[-1]
+    def kept(keep, plausible=0.0):
+        settings = {"steps": 1, "token_temperature": 0.0, "guidance": 0.0, "plausible": plausible}
+        state = run(Stub(), branches, before=before, keep=keep, **settings)[-1]
         return int((state.tokens == before).sum())
 
     free = run(Stub(), branches)[-1].tokens
     assert torch.equal(run(Stub(), branches, before=before, keep=0.0)[-1].tokens, free)
-    assert kept(0) < kept(8) < kept(100) == 36
+    assert kept(0) < kept(8) < kept(100) == kept(100, plausible=0.5) == 36
     assert torch.equal(run(Stub(), branches, before=before, keep=100.0)[-1].tokens, before)
 
 
