@@ -8,6 +8,7 @@ returns the exit status. A DimooError becomes a sentence and status 2.
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -45,6 +46,9 @@ def overview() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # where a console or pipe does not speak Unicode
     command = overview().parse_args(argv[:1] or ["--help"]).command
     module_name, what = COMMANDS[command]
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -155,7 +156,7 @@ def grow_to_aspect(options: argparse.Namespace, pipeline: Pipeline) -> None:
 
 
 def is_folder(output: str) -> bool:
-    return output.endswith("/") or Path(output).is_dir()
+    return output.endswith(("/", os.sep)) or Path(output).is_dir()
 
 
 def check_output(output: str) -> None:

@@ -358,6 +358,15 @@ def test_depth_error():
     assert maps.depth_error(np.concatenate([far, near - 20]), truth) == pytest.approx(0.1)
     assert maps.depth_error(np.concatenate([far + 30, near]), truth) == 0  # far beyond the floor is far enough
     assert maps.depth_error(np.concatenate([near, near]), truth) > 1
+    assert maps.depth_error(np.concatenate([far, near - 20]), truth, np.arange(16)[:, None] < np.full(8, 8)) == 0
+
+
+def test_a_depth_map_without_the_things_is_worth_little():
+    for case in islice((case for case in maps.cases(16) if case.category == "depth"), 3):
+        truth, bare = case.score.args[1:]
+        assert case.judge(Image.fromarray(truth)).score == 1
+        marks = case.judge(Image.fromarray(bare))
+        assert marks.parts["ground"] == 1 and marks.score == marks.parts["things"] < 0.85
 
 
 def test_edge_f1(picture, without_ball):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -212,3 +213,15 @@ def test_the_command_shows_all_modes_of_any_checkpoint(checkpoint, capsys):
     assert "256x256" in out and all(out.count(f"\n{mode} ") == 2 for mode in MODES)
     assert main(["memory", "--checkpoint", str(checkpoint), "--size", "100x64"]) == 2
     assert "multiples of 16" in capsys.readouterr().err
+    assert main(["memory", "--checkpoint", str(checkpoint), "--size", "0x0"]) == 2
+    assert "64 or more" in capsys.readouterr().err
+
+
+def test_the_readme_says_what_the_command_prints():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for mode, name in (("bf16", "bfloat16"), ("int8", "`--quantize int8`"), ("nf4", "`--quantize nf4`")):
+        (row,) = (line for line in text.splitlines() if line.startswith(f"| {name} |"))
+        said = [float(cell.strip(" *")) for cell in row.split("|")[2:-1]]
+        plain, cached = (Outline(LLaDAConfig(), {}, mode).need(Work.picture(64, 64, cache=cache)) for cache in (False, True))
+        printed = (plain.weights, plain.activations, cached.cache, plain.decoder, plain.total, cached.total)
+        assert said == pytest.approx([size / 1e9 for size in printed], abs=0.02)

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageFilter
 
-from dimoo.evals.cases import Case, Marks, held_out, next_scene
+from dimoo.evals.cases import Case, Marks, every, held_out, next_scene
 from dimoo.tasks import Edit
 from dimoo.world.lessons import Shot
 from dimoo.world.scene import Scene
@@ -22,14 +22,14 @@ _PALETTE = np.array([*(color for *_, color in LIMBS), (255, 255, 255)], np.float
 EDGE_REACH, POSE_REACH = 2, 4  # pixels by which edges and skeletons may be off
 
 
-def depth_error(rgb: np.ndarray, truth: np.ndarray) -> float:
+def depth_error(rgb: np.ndarray, truth: np.ndarray, where: np.ndarray | bool = True) -> float:
     """Mean relative error of a depth map, (h, w, 3) uint8, where the truth is nearer than the floor.
 
-    What is nearer than it should be beyond adds to the error.
+    What is nearer than it should be beyond adds to the error. where: (h, w) bool, the pixels that count.
     """
-    found, wanted = (picture.astype(np.float32).mean(axis=2) / 255 for picture in (rgb, truth))
-    error = np.abs(np.maximum(found, FLOOR) - np.maximum(wanted, FLOOR)) / np.maximum(wanted, FLOOR)
-    return float(error.sum() / max(1, (wanted > FLOOR).sum()))
+    found, wanted = (np.maximum(picture.astype(np.float32).mean(axis=2) / 255, FLOOR) for picture in (rgb, truth))
+    error = np.abs(found - wanted) / wanted
+    return float(error[where].sum() / max(1, ((wanted > FLOOR) & where).sum()))
 
 
 def spread(pixels: np.ndarray, reach: int) -> np.ndarray:
@@ -76,8 +76,15 @@ def agreement(kind: str, rgb: np.ndarray, truth: np.ndarray) -> float:
     return (pose_f1 if kind == "openpose" else edge_f1)(rgb, truth)
 
 
-def mapped(kind: str, truth: np.ndarray, rgb: np.ndarray) -> Marks:
-    return Marks(agreement(kind, rgb, truth))
+def mapped(kind: str, truth: np.ndarray, bare: np.ndarray, rgb: np.ndarray) -> Marks:
+    """bare: the map of the setting alone. A depth map is as good as its things, or its ground if that is worse: ground looks the
+    same in all scenes, and covers more of them.
+    """
+    if kind != "depth":
+        return Marks(agreement(kind, rgb, truth))
+    things = (truth != bare).any(axis=2)
+    parts = {"things": things, "ground": ~things}
+    return every(**{name: max(0.0, 1 - depth_error(rgb, truth, where)) for name, where in parts.items()})
 
 
 def shows(kind: str, scene: Scene) -> bool:
@@ -93,5 +100,5 @@ def cases(count: int) -> Iterator[Case]:
         _, scene = next_scene(rngs, partial(shows, kind))
         shot = Shot(scene)
         request = Edit(Image.fromarray(shot.draw()), "predict", map=kind, seed=i)
-        truth = Shot(scene, look=kind).draw()
-        yield Case(kind, request, partial(mapped, kind, truth), partial(np.asarray, truth))
+        truth, bare = (Shot(shown, look=kind).draw() for shown in (scene, scene.with_(things=())))
+        yield Case(kind, request, partial(mapped, kind, truth, bare), partial(np.asarray, truth))

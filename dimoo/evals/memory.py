@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from dimoo.config import LLaDAConfig
+from dimoo.defaults import SMALLEST_SIDE
 from dimoo.errors import DimooError
 from dimoo.model import DiMOO
 from dimoo.outline import MODES, Need, Outline, Work, start_run
@@ -81,8 +82,9 @@ def estimate(checkpoint: str | None, size: tuple[int, int] | None, mode: str | N
     for mode, cache in ways:
         outline, defaults = outline_of(name, mode)
         width, height = size or (defaults.width, defaults.height)
-        if width % outline.vq.cell or height % outline.vq.cell:
-            raise DimooError(f"Width and height must be multiples of {outline.vq.cell} for this checkpoint.")
+        cell = outline.vq.cell
+        if min(width, height) < SMALLEST_SIDE or width % cell or height % cell:
+            raise DimooError(f"Width and height must be multiples of {cell}, {SMALLEST_SIDE} or more, for this checkpoint.")
         work = Work.picture(height // outline.vq.cell, width // outline.vq.cell, cache=cache)
         runs.append({"mode": mode, "with cache": cache, **written(outline.need(work))})
     return {"checkpoint": name, "size": f"{width}x{height}", "runs": runs}

@@ -93,18 +93,23 @@ def encode_families(vq: VQModel, folder: Path, families: list[Family]) -> dict[s
             known = {name: file[name] for name in file.files}
     missing = [[s for s in family.shots if name_of(s) not in known] for family in families]
     missing = [shots for shots in missing if shots]
+
+    def save() -> None:
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez_compressed(temporary, **known)
+        os.replace(temporary, path)
+
     if missing:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # a family to each processor is faster than all processors on one
         with ThreadPoolExecutor(os.cpu_count()) as workers:
             for i, codes in enumerate(workers.map(partial(_codes, vq), missing)):
                 known |= codes
-                if i % 500 == 0:
+                if i % 1000 == 0:
                     print(f"encoded {i} of {len(missing)} families", file=sys.stderr, flush=True)
+                    save()
         torch.set_num_threads(threads)
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez_compressed(temporary, **known)
-        os.replace(temporary, path)
+        save()
     return known
 
 

@@ -31,7 +31,7 @@ class Run:
         self.step, self.before = 0, 0.0
         self.start = self.saved = self.shown = time.monotonic()
         self.modules: dict[str, object] = {}
-        self.made_for = ""  # what a state depends on; one made for something else is not continued
+        self.made_for = ""  # see `is_for`
         self.on_save: Callable[[], None] = lambda: None
         self._sums: dict[str, list[float]] = {}
 
@@ -51,18 +51,27 @@ class Run:
         Raises DimooError when that state was made for something else.
         """
         self.modules = modules
-        path = self.folder / "state.pt"
         self.start = time.monotonic()
-        if not path.exists():
+        state = self._state()
+        if not state:
             return False
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state.get("made_for", self.made_for) != self.made_for:
-            raise DimooError(f"{self.folder} holds a run with another tokenizer, size, world or seed: choose another folder.")
         for name, module in modules.items():
             module.load_state_dict(state[name])
         self.step, self.before = state["step"], state["elapsed"]
         print(f"continuing at step {self.step}, {self.before / 60:.1f} of {self.minutes:g} minutes", file=sys.stderr)
         return True
+
+    def is_for(self, facts: str) -> None:
+        """Tell what the run depends on, before anything costly is made for it; raises DimooError as `resume` does."""
+        self.made_for = facts
+        self._state(mmap=True)
+
+    def _state(self, mmap: bool = False) -> dict:
+        path = self.folder / "state.pt"
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap) if path.exists() else {}
+        if state.get("made_for", self.made_for) != self.made_for:
+            raise DimooError(f"{self.folder} holds a run with another tokenizer, size, world or seed: choose another folder.")
+        return state
 
     def save(self) -> None:
         state = {name: module.state_dict() for name, module in self.modules.items()}

@@ -264,7 +264,7 @@ def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, ba
     run = Run(folder, minutes)
     torch.manual_seed(seed)
     model = new_tokenizer(codes_of)
-    run.made_for = f"seed {seed}" + (f", the codes of {fingerprint(model)}" if codes_of else "")
+    run.is_for(f"seed {seed}" + (f", the codes of {fingerprint(model)}" if codes_of else ""))
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = Optimizer(model, rate)
     drawn = kept_pool(run.folder / f"pictures-{pictures}-{seed}.npy", pictures, seed)
