@@ -34,7 +34,8 @@ function announce(message) {
   const news = root.dataset.phase !== message.phase || message.final;
   setPhase(message.phase);
   $('.stage-status').textContent = message.status;
-  if (news) $('.stage-spoken').textContent = message.status;
+  const notes = message.phase === 'waiting' ? message.notes : [];  // they stay the same from then on
+  if (news) $('.stage-spoken').textContent = [message.status, ...notes].join(' ');
   $('.stage-progress i').style.width = `${Math.round(message.progress * 1000) / 10}%`;
   $('.stage-notes').replaceChildren(...message.notes.map((note) => {
     const item = document.createElement('li');

@@ -108,16 +108,16 @@ class Pipeline:
         ]
 
     def _word_notes(self, request: Request) -> list[str]:
-        unknown = self.vocab.unknown_words(request.prompt)
-        if not unknown:
+        known = self.vocab.known_words(request.prompt)
+        if known == request.prompt:
             return []
+        unknown = self.vocab.unknown_words(request.prompt)
         help = self.defaults.words_help
-        left = {word.lower() for word in re.findall(r"[^\W\d_]+", self.vocab.known_words(request.prompt))}
+        left = {word.lower() for word in re.findall(r"[^\W\d_]+", known)}
         if not (left if isinstance(request, Chat) else left - SMALL_WORDS):
-            raise DimooError(
-                f"{self.defaults.name} knows none of these words: {', '.join(unknown)}. {help}".strip()
-            )
-        return [f"{self.defaults.name} does not know: {', '.join(unknown)}. {help}".strip()]
+            words = ", ".join(unknown) or request.prompt.strip()
+            raise DimooError(f"{self.defaults.name} knows none of these words: {words}. {help}".strip())
+        return [] if not unknown else [f"{self.defaults.name} does not know: {', '.join(unknown)}. {help}".strip()]
 
     def check(self, request: Request) -> list[str]:
         """`notes`, after making sure that the request can be met. Raises DimooError if not; touches no device."""

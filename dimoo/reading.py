@@ -34,7 +34,7 @@ def read(picture: Any) -> Image.Image:
     except DimooError:
         raise
     except FileNotFoundError:
-        raise DimooError(f"There is no file {picture}.") from None
+        raise DimooError(f"There is no file {name}.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DimooError(_too_large(name)) from None
     except Exception as error:  # decoders of broken files raise all sorts

@@ -42,7 +42,7 @@ class PeakMemory(TorchDispatchMode):
         super().__init__()
         self.live = 0
         self.peak = 0
-        self._known: set[int] = set()
+        self._known: dict[int, weakref.ref] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -62,12 +62,11 @@ class PeakMemory(TorchDispatchMode):
     def _remember(self, storage: torch.UntypedStorage, size: int) -> None:
         name = id(storage)  # the same for all tensors that share the storage, for as long as it lives
         if name not in self._known:
-            self._known.add(name)
             self.live += size
-            weakref.finalize(storage, self._forget, name, size)
+            self._known[name] = weakref.ref(storage, lambda _: self._forget(name, size))
 
     def _forget(self, name: int, size: int) -> None:
-        self._known.discard(name)
+        del self._known[name]
         self.live -= size
 
 

@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import category
 
 from dimoo.config import PUBLISHED_CODEBOOK_SIZE, PUBLISHED_TABLE_SIZE, SPECIAL_TOKENS, LLaDAConfig
 from dimoo.errors import DimooError
@@ -164,25 +165,29 @@ class Vocabulary:
         return texts
 
     def unknown_words(self, text: str) -> list[str]:
-        """Words of the text that the tokenizer cannot tell apart, each once; numbers are words, punctuation is not."""
-        unknown = self.tokenizer.unk_token_id
-        if unknown is None:
-            return []
-        words = []
-        for piece in self._plain_pieces(text):
-            encoding = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
-            for token, (start, end) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
-                if token == unknown and any(letter.isalnum() for letter in piece[start:end]):
-                    words.append(piece[start:end])
-        return list(dict.fromkeys(words))
+        """Words of the text that the tokenizer cannot tell apart, each once; numbers and emoji are words, punctuation is not."""
+        words = [text[start:end] for start, end in self._unknown(text)]
+        return list(dict.fromkeys(word for word in words if any(c.isalnum() or category(c) == "So" for c in word)))
 
     def known_words(self, text: str) -> str:
-        """The text without the words that would all become the same unknown token, which says nothing."""
-        unknown = self.unknown_words(text)
+        """The text without what would all become the same unknown token, which says nothing."""
+        unknown = self._unknown(text)
         if not unknown:
             return text
-        pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, unknown))})(?!\w)"
-        return " ".join(re.sub(pattern, " ", text).split())
+        ends = [0, *(place for span in unknown for place in span), len(text)]
+        return " ".join(" ".join(text[a:b] for a, b in zip(ends[::2], ends[1::2], strict=True)).split())
+
+    def _unknown(self, text: str) -> list[tuple[int, int]]:
+        """Where in the text there is what the tokenizer does not know."""
+        unknown, found, begin = self.tokenizer.unk_token_id, [], 0
+        if unknown is None:
+            return []
+        for piece in self._plain_pieces(text):
+            encoding = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
+            spans = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
+            found += [(begin + start, begin + end) for token, (start, end) in spans if token == unknown]
+            begin += len(piece)
+        return found
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -42,6 +42,13 @@ def test_the_peak_is_of_what_lives_at_once():
     assert peak_of(lambda: torch.empty(10**6).sum()) == 0  # the processor's are not the device's
 
 
+def test_following_code_leaves_nothing_behind():
+    weights, registered = torch.empty(1000, device="meta"), len(weakref.finalize._registry)
+    for _ in range(3):
+        peak_of(lambda: weights[5:10].exp())
+    assert len(weakref.finalize._registry) == registered
+
+
 def test_attention_counts_without_its_scores():
     q = torch.empty(1, 2, 10_000, 8, device="meta")
     assert peak_of(lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q)) == q.nbytes

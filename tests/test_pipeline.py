@@ -135,7 +135,7 @@ def test_unknown_words_are_named_and_left_out(pipeline):
 
 
 @pytest.mark.parametrize(
-    "prompt", ["dragon", "a dragon in the castle", "<answer>", "球", "the dragon's lair!"]
+    "prompt", ["dragon", "a dragon in the castle", "<answer>", "球", "🙂", "!!!", "the dragon's lair!"]
 )
 def test_a_prompt_of_unknown_words_only_is_refused(pipeline, prompt):
     with pytest.raises(DimooError, match="Testville knows none of these words: .* It knows: ball"):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import gradio as gr
 import numpy as np
 import pytest
+from gradio.data_classes import ImageData
+from gradio.state_holder import SessionState
 from PIL import Image, ImageDraw
 
 from dimoo.defaults import Defaults
@@ -101,10 +104,22 @@ def test_edges_become_a_map_without_the_model(tmp_path, warnings):
     picture = Image.new("RGB", (64, 64))
     ImageDraw.Draw(picture).rectangle((20, 20, 44, 44), fill="white")
     picture.save(tmp_path / "square.png")
-    made = Image.open(edit.computed_map(str(tmp_path / "square.png"), "canny"))
+    made = Image.open(edit.computed_map(str(tmp_path / "square.png"), "canny", replace(DEFAULTS, edit_side=64)))
     pixels = np.asarray(made.convert("L"))
     assert pixels.max() == 255 and 0.02 < (pixels > 0).mean() < 0.2
-    assert edit.computed_map(None, "hed") is None and "Picture is missing" in warnings[0]
+    assert edit.computed_map(None, "hed", DEFAULTS) is None and "Picture is missing" in warnings[0]
+
+
+def test_edges_of_a_large_picture_are_as_wide_as_those_of_a_small_one(tmp_path):
+    defaults = replace(DEFAULTS, edit_side=256)
+    for side in (256, 1024):
+        picture = Image.new("RGB", (side, side))
+        ImageDraw.Draw(picture).ellipse((side // 4, side // 4, 3 * side // 4, 3 * side // 4), fill="white")
+        picture.save(tmp_path / f"{side}.png")
+    small, large = (np.asarray(Image.open(edit.computed_map(str(tmp_path / f"{side}.png"), "canny", defaults)).convert("L"))
+                    for side in (256, 1024))  # fmt: skip
+    assert small.shape == large.shape == (256, 256)
+    assert (large > 127).mean() == pytest.approx((small > 127).mean(), rel=0.2) and (small > 127).any()
 
 
 def test_another_map_is_made_of_the_picture_and_a_stopped_one_is_none(tmp_path):
@@ -122,12 +137,14 @@ def test_another_map_is_made_of_the_picture_and_a_stopped_one_is_none(tmp_path):
         assert edit.predicted_map(pictures, (wanted, "photo.png"), *box) == (gr.skip(), gr.skip())
 
 
-def test_no_picture_box_is_built_anew(page):
-    _, tabs, benches = page
-    boxes = [benches["edit"].controls[name] for name in ("image", "reference")]
-    for kind in Edit.KINDS:
-        update = benches["edit"].fill({"kind": kind, "image": "a.png", "reference": "b.png"})
-        assert [update[box] for box in boxes] == ["a.png", "b.png"]
+def test_a_picture_box_that_is_left_as_it_is_stays_what_it_is():
+    with gr.Blocks() as demo:
+        box = picture_box("Picture", "box")
+        gr.Button().click(lambda: gr.skip(), None, box)
+    function, state = demo.fns[0], SessionState(demo)
+    asyncio.run(demo.postprocess_data(function, gr.skip(), state))
+    payload = ImageData(path="/x/broken.png")
+    assert state[box._id].preprocess(payload) == "/x/broken.png"
 
 
 # Inpaint
@@ -225,6 +242,7 @@ def test_an_aspect_that_takes_too_much_moves_no_slider(file):
 def test_the_layout_says_what_is_missing_or_too_large(file, tmp_path):
     assert "Add a picture" in extrapolate.layout_of(DEFAULTS, None, "free", "center", 16, 0, 0, 0)[-1]
     assert "Choose an aspect" in extrapolate.layout_of(DEFAULTS, file(), "free", "center", 0, 0, 0, 0)[-1]
+    assert "has this aspect already" in extrapolate.layout_of(DEFAULTS, file(), "1:1", "center", 0, 0, 0, 0)[-1]
     assert "<svg" not in extrapolate.layout_of(DEFAULTS, file(), "free", "center", 1024, 1024, 1024, 1024)[-1]
     (tmp_path / "broken.png").write_bytes(b"no picture")
     assert "cannot be read" in extrapolate.layout_of(DEFAULTS, str(tmp_path / "broken.png"), "1:1", "end", 0, 0, 0, 0)[-1]

@@ -121,6 +121,8 @@ def test_unknown_words(tmp_path):
     assert vocab.unknown_words("A red Zebra, 7 balls & a zebra!") == ["Zebra", "7", "balls", "zebra"]
     assert vocab.unknown_words("a red ball") == []
     assert vocab.unknown_words("<mask> a <answer>") == ["mask", "answer"]
+    assert vocab.unknown_words("a red ball 🙂!!") == ["🙂"]
+    assert vocab.known_words("a red ball 🙂 and a zebra!!") == "a red ball a" == vocab.known_words("a red ball a")
 
 
 def test_answers_may_end_and_be_padded_but_hold_no_other_special_token(vocab):

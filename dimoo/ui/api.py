@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import gradio as gr
 from gradio.data_classes import FileData
+from gradio.processing_utils import ssrf_protected_download
 from gradio_client.utils import is_file_obj_with_meta
 
 from dimoo.errors import DimooError
 from dimoo.tasks import DIRECTIONS, MAPS, Chat, Edit, Extrapolate, Generate, Inpaint, Request
-from dimoo.ui.files import keep, opened
+from dimoo.ui.files import folder, keep, opened
 from dimoo.ui.line import StopSign, new_ticket
 from dimoo.ui.workbench import Shop
 
@@ -196,7 +197,7 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
 
         Parameters:
             question: what to ask, in words
-            images: up to four pictures that the question is about, as files or as data: addresses
+            images: up to four pictures that the question is about, as files or as data: or http: addresses
             short: a word or phrase instead of sentences
             length: tokens that the answer has at most
             block: tokens that are unmasked together, block by block
@@ -213,20 +214,26 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
 
 
 def sent(file: Any) -> str | bytes | None:
-    """A picture that came with a call: the path of an uploaded file, or what is in a data: address.
+    """A picture that came with a call: the path of an uploaded file, or what is at a data:, http: or https: address.
 
-    Gradio has checked the path of what is marked as a file, and of nothing else. Raises DimooError for that.
+    Gradio has checked the path of what is marked as a file, and of nothing else. MCP clients send addresses: where a picture is
+    one of several, or may be left out, Gradio makes no files of them. Raises DimooError for what is neither.
     """
     if file is None:
         return None
     if is_file_obj_with_meta(file):
         return file["path"]
-    if isinstance(file, str) and file.startswith("data:"):  # MCP clients send these where Gradio makes no files of them
+    if isinstance(file, str) and file.startswith("data:"):
         try:
             return base64.b64decode(file.partition(",")[2], validate=True)
         except ValueError as error:
             raise DimooError("A picture in a data: address must be written in base64.") from error
-    raise DimooError("A picture must be sent as a file (with gradio_client, handle_file(path)) or as a data: address.")
+    if isinstance(file, str) and file.startswith(("http://", "https://")):
+        try:
+            return ssrf_protected_download(file, str(folder() / new_ticket()))
+        except Exception as error:  # addresses fail in all sorts of ways; those of this network are refused
+            raise DimooError(f"There is no picture to be had from {file[:200]}.") from error
+    raise DimooError("A picture must be sent as a file (with gradio_client, handle_file(path)) or as an address.")
 
 
 def draw(shop: Shop, request_of: Callable[[], Request]) -> Iterator[Pictures]:

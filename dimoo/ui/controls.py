@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from abc import ABCMeta
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
@@ -93,9 +94,21 @@ def settle_seed(values: dict[str, Any]) -> dict[str, Any]:
     return values | {"seed": None if values.pop("random_seed") else values["seed"]}
 
 
+def uploaded_path(self: gr.Image, payload: ImageData | None) -> str | None:
+    """The file of an upload; Gradio has checked that it is one. Its own form fails on files that are no pictures."""
+    return None if payload is None else payload.path
+
+
+# A class, because Gradio builds a component anew whenever an event leaves it as it is. Its metaclass would write a stub file
+# beside this one.
+PictureBox = ABCMeta.__new__(
+    type(gr.Image), "PictureBox", (gr.Image,), {"__module__": __name__, "preprocess": uploaded_path, "is_template": True}
+)
+
+
 def picture_box(label: str, elem_id: str, **options: Any) -> gr.Image:
-    """A place for a picture. Its value is the path of the file as it came, so that requests judge what is in it."""
-    box = gr.Image(
+    """A place for a picture. Its value is the path of the file, so that requests judge what is in it."""
+    return PictureBox(
         **{
             "label": label,
             "type": "filepath",
@@ -109,13 +122,6 @@ def picture_box(label: str, elem_id: str, **options: Any) -> gr.Image:
             **options,
         }
     )
-    box.preprocess = uploaded_path
-    return box
-
-
-def uploaded_path(upload: ImageData | None) -> str | None:
-    """The file of an upload; Gradio has checked that it is one. Its own form fails on files that are no pictures."""
-    return None if upload is None else upload.path
 
 
 def prompt_chips(

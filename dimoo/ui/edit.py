@@ -8,8 +8,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
-from dimoo.images import edge_map
+from dimoo.images import edge_map, fit_bucket
 from dimoo.tasks import Edit
 from dimoo.ui.controls import control, picture_box, prompt_chips, settings_panel, settle_seed
 from dimoo.ui.easel import Easel
@@ -83,10 +84,7 @@ def build(shop: Shop) -> Easel:
 
 
 def looks_of(kind: str) -> dict[str, dict[str, Any]]:
-    """What the controls look like for a kind of edit: which are there, and what they are called.
-
-    Picture boxes are not among them: Gradio builds anew what it changes in looks, without their own `preprocess`.
-    """
+    """What the controls look like for a kind of edit: which are there, and what they are called."""
     prompt, placeholder = PROMPT_HELP.get(kind, PROMPT_HELP["instruct"])
     looks: dict[str, dict[str, Any]] = {name: {"visible": kind in kinds} for name, kinds in KINDS_WITH.items()}
     looks["map"]["info"] = MAP_HELP.get(kind, "")
@@ -124,7 +122,7 @@ def connect_maps(easel: Easel, button: gr.Button) -> None:
             ticket, message = easel.begin(last, lambda: request_of(**predicting))
             joined = gr.skip() if ticket == last else (ticket, source)
             return ticket, message, joined, gr.skip(), gr.skip()
-        path = computed_map(source, given["map"])
+        path = computed_map(source, given["map"], easel.shop.defaults)
         return *(gr.skip(),) * 3, *((gr.skip(),) * 2 if path is None else (path, (path, source)))
 
     button.click(
@@ -159,13 +157,15 @@ def predicted_map(
     return path, (path, source)
 
 
-def computed_map(path: str | None, kind: str) -> str | None:
-    """The path of the edge map of a picture; a warning and None if there is none."""
+def computed_map(path: str | None, kind: str, defaults: Defaults) -> str | None:
+    """The path of the edge map of a picture, made at the size that the model will see: scaled down later, lines a pixel wide are
+    lost. A warning and None if there is none.
+    """
     try:
         picture = opened(path)
         if picture is None:
             raise DimooError("Picture is missing: add the picture to make a map of.")
-        return str(write(edge_map(picture, kind), folder() / new_ticket() / f"{kind}.png"))
+        return str(write(edge_map(fit_bucket(picture, defaults.edit_side), kind), folder() / new_ticket() / f"{kind}.png"))
     except DimooError as error:
         warn(str(error))
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import html
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ import gradio as gr
 from PIL import Image, ImageOps
 
 from dimoo.ui.controls import chips
-from dimoo.ui.files import folder
+from dimoo.ui.files import KEEP_SECONDS, folder
 from dimoo.ui.line import new_ticket
 from dimoo.ui.stage import jpeg
 from dimoo.ui.workbench import PRIVATE, QUICK, Workbench
@@ -125,9 +126,13 @@ def path_of(name: str) -> Path | None:
 
 
 def served(path: Path) -> str:
-    """A copy of the file where Gradio may serve it from, wherever the program runs; out of reach of the sweep."""
+    """A copy of the file where Gradio may serve it from, wherever the program runs.
+
+    Gradio removes what it served after KEEP_SECONDS, from under pages that show it: the copy is made anew in time.
+    """
     copy = folder().with_name("example-pictures") / path.name
-    if not (copy.exists() and filecmp.cmp(path, copy, shallow=False)):  # an older version may have left another
+    fresh = copy.exists() and time.time() - copy.stat().st_ctime < KEEP_SECONDS / 2
+    if not (fresh and filecmp.cmp(path, copy, shallow=False)):  # an older version may have left another
         copy.parent.mkdir(parents=True, exist_ok=True)
         part = copy.with_name(f"{new_ticket()}.part")
         shutil.copyfile(path, part)

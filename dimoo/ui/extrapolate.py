@@ -76,28 +76,26 @@ def build(shop: Shop) -> Easel:
         if not values.keys() & {"image", "aspect", *SIDES}:
             return {}
         # settings name the sides; which aspect they came from is not known any more
-        aspect, image = values.get("aspect", FREE), values.get("image")
-        given = (values.get(side, 0) for side in SIDES)
-        updates = layout_of(defaults, image, aspect, values.get("align", "center"), *given)
-        known = dict(zip(outputs, updates, strict=True)) | {controls["aspect"]: aspect}
-        return known if image else {component: value for component, value in known.items() if component is not layout}
+        aspect, given = values.get("aspect", FREE), (values.get(side, 0) for side in SIDES)
+        align, *decided, _ = layout_of(defaults, values.get("image"), aspect, values.get("align", "center"), *given)
+        return dict(zip(sides, decided, strict=True)) | {controls["align"]: align, controls["aspect"]: aspect}
 
     def by_aspect(image: str | None, aspect: str, *values: Any) -> tuple:
-        align, *decided, shown = layout_of(defaults, image, aspect, *values)
+        align, *decided, _ = layout_of(defaults, image, aspect, *values)
         # sides that no aspect decides are left alone: they may have been set while this was on its way
-        return (align, *([gr.update()] * len(SIDES) if aspect == FREE else decided), shown)
+        return (align, *([gr.update()] * len(SIDES) if aspect == FREE else decided))
 
-    def by_sides(image: str | None, *given: float) -> str:
-        return layout_of(defaults, image, FREE, "center", *given)[-1]
+    def preview(*values: Any) -> str:
+        return layout_of(defaults, *values)[-1]
 
-    outputs = [controls["align"], *sides, layout]
-    easel.derive, easel.derived = derive, [layout]
+    easel.derive = derive
     easel.listen([easel.start.click, controls["prompt"].submit], extrapolate_request)
     easel.serve()
     for changed in (controls["image"], controls["aspect"], controls["align"]):
-        changed.input(by_aspect, shape, outputs, **LATEST)
+        changed.input(by_aspect, shape, [controls["align"], *sides], **LATEST)
+    # one event for all that the preview shows: of several, the answer to an older one could come last
+    gr.on([control.change for control in shape], preview, shape, layout, **LATEST)
     for side in sides:
-        side.change(by_sides, [controls["image"], *sides], layout, **LATEST)
         side.input(lambda: (FREE, gr.update(visible=False)), None, [controls["aspect"], controls["align"]], **LATEST)
     return easel
 
@@ -129,6 +127,8 @@ def layout_of(defaults: Defaults, image: str | None, aspect: str, align: str, *g
                 wanted = sides_for_aspect(picture.size, width / height, align)
                 sides = {side: side_limits(side, defaults).check(pixels) for side, pixels in wanted.items()}
         shown = layout_html(picture, sides, defaults)
+        if picture is not None and aspect != FREE and not any(sides.values()):
+            shown = hint(f"{picture.width} × {picture.height} pixels: the picture has this aspect already.")
     except DimooError as error:
         shown = hint(str(error))
     return (gr.update(visible=aspect != FREE, value=align), *sides.values(), shown)

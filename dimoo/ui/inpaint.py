@@ -26,9 +26,17 @@ HINT = "Paint over what should be drawn anew."
 MASKING = ("mask", "invert", "grow")  # controls that decide on the cells, beside the strokes
 BRUSH = "rgba(200, 70, 29, 0.72)"
 # The editor has events of its own for this, but where anything listens to them it uploads every stroke.
-FORGET_CELLS = """document.addEventListener('pointerup', (event) => {
-  if (event.target.closest('#inpaint-editor')) props.value = '';
-}, true);"""
+FORGET_CELLS = """
+let changes = 0;  // of what the preview of cells shows
+let asked = 0;    // how many there had been when it was asked for
+const on = (name, place, then) => document.addEventListener(
+  name, (event) => { if (event.target.closest(place)) then(); }, true);
+const forget = () => { changes += 1; props.value = ''; };
+on('pointerup', '#inpaint-editor', forget);
+for (const name of ['input', 'change']) on(name, '#inpaint-tab .mask-settings', forget);
+on('click', '#inpaint-show', () => { asked = changes; });
+watch('value', () => { if (props.value && asked !== changes) props.value = ''; });  // it came too late
+"""
 PREVIEW_SIDE = 512  # pixels of the longer side of the preview of cells, at least
 SHADE, EDGE = (200, 70, 29), (255, 236, 224)
 
@@ -75,9 +83,7 @@ def build(shop: Shop) -> Easel:
     easel.listen([easel.start.click, controls["prompt"].submit], request_of)
     easel.serve()
     controls["image"].input(lambda path: canvas_for(path, defaults), controls["image"], easel.derived, **LATEST)
-    # what the preview shows depends on these as well: better none than a wrong one
-    stale = [controls["mask"].change, controls["invert"].input, controls["grow"].input]
-    gr.on(stale, None, None, cells, js="() => ''", **PRIVATE)
+    controls["mask"].change(None, None, cells, js="() => ''", **PRIVATE)
     show.click(preview, [controls[name] for name in ("image", "strokes", *MASKING)], cells, **QUICK)
     return easel
 

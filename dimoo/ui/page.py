@@ -23,6 +23,7 @@ TITLE = "Lumina-DiMOO"
 CACHE_SWEEP = (SWEEP_SECONDS, KEEP_SECONDS)
 QUEUE_LENGTH = 24
 UPLOAD_LIMIT = "20mb"
+SESSIONS = 500  # that Gradio remembers, with the last values of all their components: about a megabyte each
 TABS: dict[str, tuple[str, Callable[[Shop], Workbench]]] = {
     "generate": ("Generate", generate.build),
     "edit": ("Edit", edit.build),
@@ -79,6 +80,7 @@ def launch_options() -> dict:
         "run_history": False,
         "ssr_mode": False,
         "max_file_size": UPLOAD_LIMIT,
+        "state_session_capacity": SESSIONS,
         "mcp_server": find_spec("mcp") is not None,  # comes with gradio[mcp]
         "show_error": False,
         "quiet": True,

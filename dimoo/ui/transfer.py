@@ -39,14 +39,14 @@ def connect(tabs: gr.Tabs, benches: Mapping[str, Workbench]) -> None:
     for bench in benches.values():
         if not isinstance(bench, Easel):
             continue
-        bench.load.upload(load, [bench.load, bench.kept], everything, **QUICK)
+        # what can fail is in the queue, outside of which nothing can be said
+        bench.load.upload(load, [bench.load, bench.kept], everything, concurrency_limit=None, **PRIVATE)
         bench.reuse_all.click(reuse, [bench.chosen, bench.kept], everything, **QUICK)
         buttons = [(button, benches[target]) for target, button in bench.send.items()]
         if "inpaint" in benches:
             buttons.append((bench.retouch, benches["inpaint"]))
         for button, goal in buttons:
             given, changed = [bench.chosen, bench.kept], [tabs, *reached(goal)]
-            # in the queue, outside of which nothing can be said
             button.click(sender(tabs, goal), given, changed, concurrency_limit=None, **PRIVATE)
 
 
