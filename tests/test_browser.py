@@ -493,11 +493,12 @@ def test_a_side_set_while_the_picture_is_on_its_way_stays(visit, photo):
     upload(page, "extrapolate-image", photo)
     page.wait_for_timeout(500)
     set_number(page, "left", 64, "extrapolate")
-    page.wait_for_selector("#extrapolate-layout figcaption >> text=256 × 256 → 320 × 256 pixels: 64 on the left")
+    page.wait_for_timeout(500)
     with page.expect_response("**/gradio_api/run/predict*"):
         held[0].continue_()
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(1000)
     assert page.input_value("#extrapolate-left input[type=number]") == "64"
+    assert "256 × 256 → 320 × 256 pixels: 64 on the left" in page.inner_text("#extrapolate-layout figcaption")
 
 
 def test_a_talk_goes_on(visit, photo):

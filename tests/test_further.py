@@ -77,8 +77,10 @@ def test_a_checkpoint_is_trained_further(checkpoint, tmp_path, monkeypatch):
     assert firsts == [True, False] * steps  # the two halves of a step, and nothing of earlier ones
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == steps
     steps = 12
+    seen.clear()
     with pytest.raises(DimooError, match="another tokenizer, size, world or seed"):
         train_transformer(tmp_path / "run", "unused", 1, scenes=16, seed=4, start=checkpoint)
+    assert not seen  # nothing was drawn for it
     assert main(command) == 0  # goes on from its own state
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == steps and len(firsts) == 2 * steps
 

@@ -18,6 +18,7 @@ from dimoo.config import LLaDAConfig
 from dimoo.errors import DimooError
 from dimoo.model import rotary_tables, rotate
 from dimoo.preview import fit
+from dimoo.train import families as families_module
 from dimoo.train import run as run_module
 from dimoo.train import tokenizer
 from dimoo.train.data import DIM, LONG, SHORT, Example, Teacher
@@ -266,6 +267,16 @@ def test_pictures_are_encoded_once(vq, tmp_path, monkeypatch):
         encode_families(other, tmp_path, [family])  # its codes are others
 
 
+def test_what_is_encoded_survives_a_break(vq, tmp_path, monkeypatch):
+    first, second = [f for f in map(Family, range(90)) if (f.base.rows, f.base.columns) == (10, 16)][:2]
+    draw = families_module._draw
+    broken = lambda shots: draw(shots) if shots == first.shots else pytest.fail("broken off")  # noqa: E731
+    monkeypatch.setattr(families_module, "_draw", broken)
+    with pytest.raises(pytest.fail.Exception, match="broken off"):
+        encode_families(vq, tmp_path, [first, second])
+    assert encode_families(vq, tmp_path, [first]).keys() == {name_of(shot) for shot in first.shots}
+
+
 def test_sizes_are_those_of_the_page():
     sizes = [(f.base.rows, f.base.columns) for f in map(Family, range(300))]
     assert set(sizes) == set(SIZES)
@@ -338,13 +349,11 @@ def test_a_run_resumes_where_it_stopped(tmp_path, clock):
 
 def test_a_run_made_for_something_else_is_not_continued(tmp_path, clock):
     run = Run(tmp_path, minutes=2)
-    run.made_for = "one tokenizer"
+    run.is_for("one tokenizer")
     train_a_line(run, clock, steps=2)
     run.save()
-    other = Run(tmp_path, minutes=2)
-    other.made_for = "another"
     with pytest.raises(dimoo.DimooError, match="another folder"):
-        train_a_line(other, clock, steps=1)
+        Run(tmp_path, minutes=2).is_for("another")
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
@@ -548,8 +557,10 @@ def test_another_seed_of_the_tokenizer_means_other_pictures_and_another_folder(t
         tokenizer.kept_pool(tmp_path / f"{seed}.npy", 4000, seed)
     assert begins[1] - begins[0] >= 4000
     torch.save({"made_for": "seed 0", "step": 1, "elapsed": 0.0}, tmp_path / "state.pt")
+    begins.clear()
     with pytest.raises(DimooError, match="another tokenizer, size, world or seed"):
         train_tokenizer(tmp_path, 1, pictures=1, seed=1)
+    assert not begins  # nothing was drawn for it
 
 
 @pytest.mark.parametrize("batch", [1, 3])

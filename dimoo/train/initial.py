@@ -68,7 +68,7 @@ def new_model(config: LLaDAConfig, codebook: Tensor, seed: int) -> DiMOO:
 
 def trained_model(folder: Path, words: Path) -> DiMOO:
     """The transformer of a checkpoint, to be trained further. Raises DimooError when it was taught other words."""
-    model = read_model(folder, read_config(folder), torch.device("cpu"), torch.float32)
-    if (folder / "tokenizer.json").read_text() != (words / "tokenizer.json").read_text():
+    if (folder / "tokenizer.json").read_bytes() != (words / "tokenizer.json").read_bytes():
         raise DimooError(f"{folder} knows other words than are taught here: it cannot be trained further.")
+    model = read_model(folder, read_config(folder), torch.device("cpu"), torch.float32)
     return model.train().requires_grad_(True)

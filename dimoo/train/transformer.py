@@ -109,7 +109,7 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
                              torch_dtype="float16")
         model = new_model(config, vq.codebook, seed)
     config = model.config
-    run.made_for = f"{fingerprint(vq)} {[getattr(config, name) for name in SIZE]} {LABELS} seed {seed}"
+    run.is_for(f"{fingerprint(vq)} {[getattr(config, name) for name in SIZE]} {LABELS} seed {seed}")
     if shutil.which("g++"):
         for block in model.model["transformer"]["blocks"]:
             block.compile(dynamic=True)  # fuses what lies between the matrix products: 1.4 times the speed on a CPU
