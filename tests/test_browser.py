@@ -450,6 +450,22 @@ def test_what_is_painted_is_redrawn_and_nothing_else(visit, photo, tmp_path):
     counted.wait_for()
     first, count = count, int(counted.inner_text().split()[0])
     assert first < count < 60
+    held = []
+    page.route("**/gradio_api/run/predict*", lambda route: route.continue_() if held else held.append(route))
+    page.click("#inpaint-show")
+    page.wait_for_timeout(2500)  # the editor writes its picture first
+    page.mouse.move(x, y + 30)
+    page.mouse.down()
+    page.mouse.move(x + 20, y + 34, steps=3)
+    page.mouse.up()
+    with page.expect_response("**/gradio_api/run/predict*"):
+        held[0].continue_()
+    page.wait_for_timeout(500)
+    assert not counted.is_visible()  # it came too late
+    page.unroute("**/gradio_api/run/predict*")
+    page.click("#inpaint-show")
+    counted.wait_for()
+    count = int(counted.inner_text().split()[0])
     page.fill("#inpaint-prompt textarea", "a red ball")
     set_number(page, "steps", STEPS, "inpaint")
     page.click("#inpaint-run")
@@ -484,6 +500,12 @@ def test_a_picture_grows_to_the_left(visit, photo, tmp_path):
     page.wait_for_selector("#extrapolate-layout figcaption >> text=→ 464 × 256 pixels")
     page.click("#extrapolate-align label >> text=Left or top")
     page.wait_for_selector("#extrapolate-layout figcaption >> text=208 on the right")
+
+
+def test_a_png_without_settings_is_refused_in_a_sentence(visit, photo):
+    page = visit()
+    page.set_input_files("#generate-tab input[type=file]", str(photo))
+    page.wait_for_selector(".toast-wrap >> text=carries no settings", timeout=10_000)
 
 
 def test_a_side_set_while_the_picture_is_on_its_way_stays(visit, photo):
