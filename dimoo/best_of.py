@@ -40,7 +40,7 @@ class BestOf:
     @property
     def kept(self) -> int:
         """Number of the best try of those that are complete."""
-        return least_behind(torch.stack(self.scores)) if len(self.scores) > 1 else 0
+        return minimax_regret(torch.stack(self.scores)) if len(self.scores) > 1 else 0
 
     @property
     def best(self) -> ImageState | None:
@@ -61,8 +61,8 @@ class BestOf:
                         yield replace(shown, step=number * state.steps + state.step, steps=self.count * state.steps)
 
 
-def least_behind(scores: torch.Tensor) -> int:
-    """The row of scores (tries, parts) that falls least behind the best of each part, in the part where it falls behind most.
+def minimax_regret(scores: torch.Tensor) -> int:
+    """The row of scores (tries, parts) with the least regret: how far it falls behind the best, in the part where that is most.
 
     One wrong part makes a picture wrong. What no try can help, as a word that captions never use, they have in common, so it
     does not count. The first row when none is better.

@@ -142,10 +142,11 @@ def unmask_images(
         for index in active:
             own = [next(parts) for _ in batch[index]]
             guided = guide(own, sampling.scales[: len(own) - 1])
-            guided, alone = (favour(logits, states[index].masked, sampling) for logits in (guided, own[0]))
-            guided = only_plausible(guided, alone, sampling.plausible)
+            masked = states[index].masked
+            guided, conditional = (add_logit_bias(logits, masked, sampling) for logits in (guided, own[0]))
+            guided = only_plausible(guided, conditional, sampling.plausible)
             states[index] = advance(states[index], guided, counts[index][step], sampling, noises[index])
-        del logits, parts, own, guided, alone  # the next pass needs the room
+        del logits, parts, own, guided, conditional  # the next pass needs the room
         yield list(states)
 
 
@@ -164,7 +165,7 @@ def fill_in(branch: Branch, tokens: torch.Tensor, codes: slice, mask: int) -> to
     return ids
 
 
-def favour(logits: torch.Tensor, masked: torch.Tensor, sampling: ImageSampling) -> torch.Tensor:
+def add_logit_bias(logits: torch.Tensor, masked: torch.Tensor, sampling: ImageSampling) -> torch.Tensor:
     """Logits (m, codes) of the masked cells, with `sampling.keep` more for the code that each had before."""
     if sampling.before is None:
         return logits

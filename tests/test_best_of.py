@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dimoo import layout
-from dimoo.best_of import BestOf, least_behind, prompt_scores
+from dimoo.best_of import BestOf, minimax_regret, prompt_scores
 from dimoo.packed import Packed
 from dimoo.sampler import ImageState
 from dimoo.tasks import Generate
@@ -64,7 +64,7 @@ def test_tries_that_are_closed_close_what_draws():
     ([[], []], 0),
 ])  # fmt: skip
 def test_the_try_is_kept_that_falls_least_behind_in_any_word(scores, kept):
-    assert least_behind(torch.tensor(scores, dtype=torch.float32)) == kept
+    assert minimax_regret(torch.tensor(scores, dtype=torch.float32)) == kept
 
 
 def test_words_are_read_off_a_masked_prompt(pipeline):

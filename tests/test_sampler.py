@@ -197,8 +197,7 @@ def test_cells_change_only_where_the_new_is_surer_than_what_keeps_the_old():
     before = torch.arange(36) % (CODES.stop - CODES.start)
 
     def kept(keep, plausible=0.0):
-        settings = {"steps": 1, "token_temperature": 0.0, "guidance": 0.0, "plausible": plausible}
-        state = run(Stub(), branches, before=before, keep=keep, **settings)[-1]
+        state = run(Stub(), branches, steps=1, token_temperature=0.0, before=before, keep=keep, plausible=plausible)[-1]
         return int((state.tokens == before).sum())
 
     free = run(Stub(), branches)[-1].tokens

@@ -137,6 +137,14 @@ def test_another_map_is_made_of_the_picture_and_a_stopped_one_is_none(tmp_path):
         assert edit.predicted_map(pictures, (wanted, "photo.png"), *box) == (gr.skip(), gr.skip())
 
 
+def test_no_picture_box_is_built_anew(page):
+    _, tabs, benches = page
+    boxes = [benches["edit"].controls[name] for name in ("image", "reference")]
+    for kind in Edit.KINDS:
+        update = benches["edit"].fill({"kind": kind, "image": "a.png", "reference": "b.png"})
+        assert [update[box] for box in boxes] == ["a.png", "b.png"]
+
+
 def test_a_picture_box_that_is_left_as_it_is_stays_what_it_is():
     with gr.Blocks() as demo:
         box = picture_box("Picture", "box")
