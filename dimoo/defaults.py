@@ -9,6 +9,7 @@ from typing import Any
 from dimoo.errors import DimooError
 
 NOISES = ("counter", "published")  # kinds of random numbers, see noise.py
+WAYS = ("question", "words", "none")  # in which tries are compared, see best_of.py
 SMALLEST_SIDE = 64  # pixels
 
 
@@ -34,7 +35,8 @@ class Defaults:
     plausible and edit_keep, which the published sampler does not have, are explained at ImageSampling.
     Pictures that are asked about keep their size while their area lies between the squares of the two chat_sides.
     answer_*, short_*: tokens, tokens in a block and passes of an answer in sentences, and of one in a word or phrase.
-    tries: see tasks.Generate; more than 1 for checkpoints that were taught to read prompts in pictures.
+    tries: see tasks.Generate. assess: how it tells which try is best, one of WAYS: by asking itself, by reading the words of the
+    prompt, or not at all; enough: how sure it must be of a try, when it asks, for no other to be made.
     text_only: it can answer without a picture. instructions, questions: examples to click. words_help: a sentence on what
     the checkpoint knows, for prompts with unknown words; empty when it knows every word.
     """
@@ -56,6 +58,8 @@ class Defaults:
     plausible: float = 0.0
     order_temperature: float = 1.0
     tries: int = 1
+    assess: str = "question"
+    enough: float = 0.9
     noise: str = "counter"
     max_area: int = 2048 * 2048
     edit_guidance: float = 2.5
@@ -107,6 +111,10 @@ class Defaults:
             raise ValueError(f"pictures have sides of {SMALLEST_SIDE} pixels or more")
         if not 0 <= self.plausible <= 1:
             raise ValueError("plausible must be a share from 0 to 1")
+        if self.assess not in WAYS:
+            raise ValueError(f"assess must be one of {', '.join(WAYS)}")
+        if not 0 < self.enough <= 1:
+            raise ValueError("enough must be a probability above 0")
         if self.noise not in NOISES:
             raise ValueError(f"noise must be one of {', '.join(NOISES)}")
 

@@ -23,8 +23,9 @@ class Frame:
     chosen, and of the likeliest code where masked.
     preview: (H, W, 3) uint8, committed codes drawn as they are and masked ones as the model expects them; that of an
     earlier step where another would take too much of the time of the run.
-    image and settings are set on the last frame of each picture only; stopped tells that it was cut short. tries: in how
-    many tries, of equally many steps, it is drawn; the last frame shows the best of them.
+    image and settings are set on the last frame of each picture only; stopped tells that it was cut short. attempt of
+    tries: number, from 1, of the try at the picture, of which there are at most so many, of equally many steps; the last frame
+    shows the best of those that were made, and its steps are those.
     """
 
     step: int
@@ -42,6 +43,7 @@ class Frame:
     settings: dict[str, Any] | None = None
     stopped: bool = False
     tries: int = 1
+    attempt: int = 1
 
     def picture(self, view: str = "committed") -> Image:
         """A small picture of the state: a few pixels per cell.

@@ -27,6 +27,7 @@ PREDICTED_MAPS = {
 }  # fmt: skip
 VIEW_FROM = "Generate the {direction} view based on the provided front view."
 SHORT_ANSWER = "Answer the question using a single word or phrase."
+CHECK = 'Is this image shows {prompt}? Please answer "Yes" or "No" directly without explanation.'
 UNDERSTAND = (
     "You are a multimodal model that can process both text and images. Answer the following question based "
     "on the provided images. Analyze each image and combine relevant details to answer."
@@ -62,6 +63,11 @@ def edit_texts(kind: str, text: str = "", map: str = "canny", direction: str = "
 def short_question(text: str) -> str:
     """A question that asks for an answer in a word or phrase."""
     return f"{text} {SHORT_ANSWER}"
+
+
+def check_question(prompt: str) -> str:
+    """Whether a picture shows what a prompt asks for; as it was put to the published checkpoint (arXiv 2512.19433)."""
+    return CHECK.format(prompt=prompt.strip().rstrip(".!"))
 
 
 def text_to_image(

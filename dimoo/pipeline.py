@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,7 +16,7 @@ from PIL import Image
 
 import dimoo
 from dimoo.answers import answers
-from dimoo.best_of import SEEDS_APART, BestOf, prompt_scores
+from dimoo.best_of import SEEDS_APART, BestOf, agreement, can_answer, prompt_scores
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.frames import Answer, Frame
@@ -91,9 +92,12 @@ class Pipeline:
 
     def _task_notes(self, request: Request) -> list[str]:
         unable = [] if request.task in self.defaults.tasks else [SKILLS[request.task]]
-        if self.defaults.tries == 1 and (getattr(request, "tries", None) or 1) > 1:
+        if (getattr(request, "tries", None) or 1) > 1 and not self._can_assess():
             unable.append("tell which of its tries is best")
         return [f"{self.defaults.name} has not learned to {skill}: do not expect much." for skill in unable]
+
+    def _can_assess(self) -> bool:
+        return self.defaults.assess == "words" or self.defaults.assess == "question" and can_answer(self.vocab)
 
     def _size_notes(self, request: Request) -> list[str]:
         """Not of pictures that are only cropped: those lose less than a cell."""
@@ -193,7 +197,9 @@ class Pipeline:
         shape = plan.grid.shape
         budget = Budget(PREVIEW_SHARE)
         preview = None
-        tries = BestOf(plan.tries, partial(self._try, request.seed, plan), partial(self._read, plan))
+        asks = self.defaults.assess == "question"
+        enough = self.defaults.enough if asks else math.inf
+        tries = BestOf(plan.tries, partial(self._try, request.seed, plan), partial(self._assess, plan), enough)
         with closing(iter(tries)) as states:
             for state in states:
                 stopped = not state.done and stop()
@@ -217,11 +223,14 @@ class Pipeline:
                     preview=preview,
                     stopped=stopped,
                     tries=plan.tries,
+                    attempt=tries.attempt,
                 )
                 if state.done or frame.stopped:
                     frame = self._finish(frame, state, plan, request, watch)
                     if frame.settings and tries.best is not None and plan.tries > 1:
                         frame.settings["kept"] = tries.kept + 1
+                        if asks:
+                            frame.settings["agreement"] = round(float(tries.scores[tries.kept]), 3)
                 yield frame
 
     def _try(self, seed: int, plan: Plan, number: int) -> Iterator[ImageState]:
@@ -229,8 +238,11 @@ class Pipeline:
         codes, mask = self.vocab.image_codes, self.vocab.ids.mask
         return unmask_windows(self.model.predict, plan.grid, plan.windows, plan.branches, plan.sampling, noise, codes, mask)
 
-    def _read(self, plan: Plan, tokens: torch.Tensor) -> torch.Tensor:
-        return prompt_scores(self.model.predict, self.vocab, plan.words, tokens.view(plan.grid.shape))
+    def _assess(self, plan: Plan, tokens: torch.Tensor) -> torch.Tensor:
+        codes = tokens.view(plan.grid.shape)
+        if self.defaults.assess == "words":
+            return prompt_scores(self.model.predict, self.vocab, plan.words, codes)
+        return agreement(self.model.predict, self.vocab, plan.words, codes, self.defaults.short_length)
 
     def _preview(self, state: ImageState, shape: torch.Size) -> np.ndarray:
         if state.logits is None:

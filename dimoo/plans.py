@@ -38,8 +38,8 @@ class Plan:
 
     grid: (h, w) long codes, -1 where to draw. branches: the sequences for the codes (h, w) of a window.
     windows: parts of the grid in the order in which to draw them. finish: turns the decoded grid, in which
-    cells that are still masked are neutral, into the result. tries: how often it is drawn, see best_of.py; words: of the prompt,
-    which are to be read in it then.
+    cells that are still masked are neutral, into the result. tries: how often it is drawn at most, see best_of.py;
+    words: what it is to show then.
     """
 
     grid: torch.Tensor

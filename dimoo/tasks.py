@@ -81,7 +81,7 @@ class Generate(Draw):
     width: int | None = knob(Whole("Width", "Pixels, a multiple of 16.", 64, 2048, 16), None)
     height: int | None = knob(Whole("Height", "Pixels, a multiple of 16.", 64, 2048, 16), None)
     tries: int | None = knob(
-        Whole("Tries", "Each picture is drawn so many times; the one in which the model reads the prompt best is kept.", 1, 4),
+        Whole("Tries", "Each picture is drawn so often at most; the one in which the model finds the prompt best is kept.", 1, 4),
         None, kw_only=True,
     )  # fmt: skip
 

@@ -7,13 +7,18 @@ from collections.abc import Callable
 
 
 class Stopwatch:
-    """Time of a run of several pictures: gone by, and left at the mean pace so far."""
+    """Time of a run of several pictures: gone by, and left at the mean pace so far.
+
+    Pictures may take fewer steps than was said at first; those to come are taken to need as many as those that are done.
+    """
 
     def __init__(self, count: int, clock: Callable[[], float] = time.perf_counter) -> None:
         self.count, self.clock = count, clock
         self.began = clock()
         self.index = 0
         self.index_began = 0.0
+        self.step = 0  # of the picture at hand
+        self.steps_before = 0  # of those before
         self.seconds = 0.0
         self.seconds_left: float | None = None
 
@@ -26,7 +31,10 @@ class Stopwatch:
         """Notes that picture `index` has reached a step."""
         if index != self.index:
             self.index, self.index_began = index, self.seconds
+            self.steps_before += self.step
+        self.step = step
         self.seconds = self.clock() - self.began
-        done = index * steps + step
+        done = self.steps_before + step
         if done:
-            self.seconds_left = self.seconds / done * (self.count * steps - done)
+            usual = self.steps_before / index if index else steps
+            self.seconds_left = self.seconds / done * (steps - step + (self.count - 1 - index) * usual)

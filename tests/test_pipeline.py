@@ -378,6 +378,22 @@ def test_the_stopwatch_reckons_over_all_pictures():
     assert watch.seconds_left == pytest.approx(4.5)
 
 
+def test_time_left_counts_on_pictures_that_take_as_many_steps_as_those_before():
+    now = 0.0
+    watch = Stopwatch(3, lambda: now)
+    now = 2.0
+    watch.tick(0, 2, 8)
+    assert watch.seconds_left == pytest.approx(22.0)  # two of twenty-four steps are done
+    watch.tick(0, 4, 4)  # the first of two tries was good enough
+    now = 5.0
+    watch.tick(1, 1, 8)
+    assert watch.seconds_left == pytest.approx(7 + 4)
+    now = 8.0
+    watch.tick(1, 4, 4)
+    watch.tick(2, 4, 4)
+    assert watch.seconds_left == 0
+
+
 def test_the_built_in_checkpoint_makes_a_picture(built_in):
     frame = last(built_in, Generate(built_in.defaults.prompts[0], seed=1, steps=8))
     assert frame.image.size == (built_in.defaults.width, built_in.defaults.height)

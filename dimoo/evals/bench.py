@@ -94,7 +94,8 @@ def requests(pipeline: Pipeline) -> dict[str, Request]:
     mask = np.zeros(picture.size[::-1], np.uint8)
     top, left = (side // 4 for side in mask.shape)
     mask[top:-top, left:-left] = 255  # the inner half of each side
-    picture_runs = {"generate": Generate(prompt, seed=0), "inpaint": Inpaint(picture, Image.fromarray(mask), prompt, seed=0)}
+    generate = Generate(prompt, seed=0, tries=1)  # how many there are depends on how they turn out
+    picture_runs = {"generate": generate, "inpaint": Inpaint(picture, Image.fromarray(mask), prompt, seed=0)}
     talks = {"chat": Chat((picture,), question)}
     both = {f"{name}, cache {'on' if on else 'off'}": replace(request, cache=on)
             for name, request in (picture_runs | talks).items() for on in (False, True)}  # fmt: skip

@@ -24,6 +24,7 @@ DEMO = {
     "presets": [[256, 256, "Square"], [320, 192, "Wide"], [288, 224, "Landscape"], [224, 288, "Portrait"], [192, 320, "Tall"]],
     "steps": 40,
     "tries": 2,
+    "assess": "words",
     "guidance": 3.0,
     "temperature": 0.8,
     "top_k": None,

@@ -54,7 +54,7 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
             seed: the same seed and settings give the same picture; a random one if left out
             count: how many pictures, with consecutive seeds
             cache: reuse keys and values of settled tokens, which is faster and changes the picture slightly
-            tries: each picture is drawn so many times, and the one kept in which the model reads the prompt best
+            tries: each picture is drawn so often at most, and the one kept in which the model finds the prompt best
         Returns:
             PNG files that carry their settings, and the settings of each, with notes on what is not as asked for; both grow
             picture by picture

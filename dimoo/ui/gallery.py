@@ -103,6 +103,8 @@ def details_html(settings: Mapping[str, Any]) -> str:
         shown["keep"] = f"{settings['keep']:g}"
     if "kept" in settings:
         shown["kept"] = f"try {settings['kept']} of {settings['tries']}"
+        if "agreement" in settings:
+            shown["kept"] += f", {settings['agreement']:.0%} sure that it fits"
     if settings.get("cache"):
         shown["cache"] = "on"
     pairs = "".join(f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in shown.items())

@@ -29,7 +29,7 @@ def build(shop: Shop) -> Easel:
             size = size_choice(defaults, "generate-size")
             easel.controls |= {"prompt": prompt, "size": size}
             easel.build_buttons("Generate")
-            tries = ["tries"] if defaults.tries > 1 else []  # others cannot tell which is best
+            tries = ["tries"] if defaults.assess != "none" else []  # others cannot tell which is best
             settings_panel(easel, Generate, defaults, ["count", *tries, "steps", "guidance", "temperature", "cache"])
         with gr.Column(scale=7, min_width=320, elem_classes=["result"]):
             easel.build_result(HINT)

@@ -105,7 +105,7 @@ def status_line(frame: Frame) -> str:
     """Step 12 of 32 · 0.7 s · 1.1 s left · seed 42, with the numbers of picture and try when there are several."""
     parts = [f"Picture {frame.index + 1} of {frame.count}"] if frame.count > 1 else []
     if frame.tries > 1:
-        parts.append(f"Try {max(1, -(-frame.step * frame.tries // frame.steps))} of {frame.tries}")
+        parts.append(f"Try {frame.attempt} of {frame.tries}")
     parts += [f"Step {frame.step} of {frame.steps}", f"{frame.seconds:.1f} s"]
     if frame.seconds_left is not None:
         parts.append(f"{frame.seconds_left:.1f} s left")
