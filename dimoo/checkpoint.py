@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dimoo import hub
+from dimoo.adapter import adapter_name, add_adapter, base_of
 from dimoo.config import LLaDAConfig
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
@@ -47,6 +49,8 @@ def load(
 ) -> Pipeline:
     """Loads a checkpoint: a folder, a folder of this repository (such as the built-in one), or a hub id[@revision].
 
+    A folder with an adapter (see adapter.py) stands for its base with the adapter in it.
+
     name_or_path: None takes the default one. device, dtype: None picks what the machine is best at. quantize: "int8" or
     "nf4", for the transformer's blocks; offload: spread them over all graphics cards, and what does not fit to the
     processor's memory. Raises DimooError with a sentence when something is missing or does not fit together.
@@ -54,12 +58,14 @@ def load(
     if quantize not in (None, *QUANTIZED):
         raise DimooError(f"Weights can be quantized to {' or '.join(QUANTIZED)}, not to {quantize}.")
     device = pick_device(device)
-    folder = find(name_or_path or default_checkpoint())
+    folder, adapter = with_adapter(find(name_or_path or default_checkpoint()))
     config, vq_config = read_config(folder), read_vq_config(folder / "vqvae")
     if dtype is None:
         dtype = torch.bfloat16 if quantize else pick_dtype(device)
         if device.type == "cpu" and not fits(Outline(config, vq_config, mode_of(dtype)), device):
             dtype = torch.bfloat16  # slower on some processors, but half as large
+    if adapter and offload:
+        raise DimooError("A model with an adapter cannot be offloaded: use --quantize instead.")
     outline = Outline(config, vq_config, quantize or mode_of(dtype))
     spread = plan_spread(outline, device, Defaults.of(config.demo)) if offload else None
     if not spread:
@@ -74,14 +80,27 @@ def load(
     table = folder / "vqvae" / "preview.safetensors"
     preview = Preview.load(table, len(vq.codebook)) if table.exists() else None
     model = read_model(folder, config, device, dtype, quantize, spread)
-    return Pipeline(model, vq, vocab, Defaults.of(config.demo), outline, preview)
+    defaults = Defaults.of(config.demo)
+    if adapter:
+        model, defaults = add_adapter(model, adapter), replace(defaults, name=f"{defaults.name} + {adapter_name(adapter)}")
+    return Pipeline(model, vq, vocab, defaults, outline, preview)
+
+
+def with_adapter(folder: Path, files: Sequence[str] = hub.FILES) -> tuple[Path, Path | None]:
+    """The folder of a checkpoint, and of an adapter to be put into it if the given folder holds one. Raises DimooError."""
+    if (base := base_of(folder)) is None:
+        return folder, None
+    found = find(base, files)
+    if base_of(found) is not None:
+        raise DimooError(f"The adapter in {folder} was made for another adapter, {base}: that cannot be loaded.")
+    return found, folder
 
 
 def outline_of(name: str, mode: str) -> tuple[Outline, Defaults]:
     """What a checkpoint takes of memory in one of outline.MODES, without its weights; the published one is known."""
     if name.partition("@")[0] == PUBLISHED:
         return Outline(LLaDAConfig(), {}, mode), Defaults()
-    folder = find(name, hub.CONFIGS)
+    folder, _ = with_adapter(find(name, hub.CONFIGS), hub.CONFIGS)
     config = read_config(folder)
     return Outline(config, read_vq_config(folder / "vqvae"), mode), Defaults.of(config.demo)
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from dimoo.errors import DimooError
 
-CONFIGS = ("config.json", "vqvae/config.json")
+CONFIGS = ("config.json", "vqvae/config.json", "adapter_config.json")
 FILES = (
     *CONFIGS, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "model*.safetensors", "model.safetensors.index.json", "vqvae/*.safetensors", "vqvae/*.safetensors.index.json",
+    "adapter_model.safetensors",
 )  # fmt: skip
 DISK_FULL = 28  # errno
 NAME = re.compile(r"(?P<id>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.][\w./-]*))?", re.ASCII)

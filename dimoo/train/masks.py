@@ -20,24 +20,26 @@ def mask_cells(example: Example, generator: torch.Generator) -> Tensor:
     if example.owners is None:  # of two words, rounded down, never both would be masked, as they are when an answer begins
         rounding = torch.rand(2, generator=generator).tolist()
         parts = zip((example.answer, rest), rounding, strict=True)
-        return torch.cat([_mask(cells, generator, more) for cells, more in parts if cells])
+        return torch.cat([mask_by_cosine(cells, generator, more) for cells, more in parts if cells])
     chance, words = torch.rand((), generator=generator).item(), torch.zeros(rest, dtype=torch.bool)
     if chance < MASKED_WORDS and rest:  # most of the picture is shown: there is to be something to read
         ratio = torch.rand((), generator=generator) / 2
-        return torch.cat([torch.rand(example.answer, generator=generator) < ratio, _mask(rest, generator)])
+        return torch.cat([torch.rand(example.answer, generator=generator) < ratio, mask_by_cosine(rest, generator)])
     if MASKED_WORDS <= chance < MASKED_WORDS + HIDDEN and (hidden := hide_things(example.owners, generator)).any():
         return torch.cat([hidden, words])
     if chance > 1 - BLANK:
         return torch.cat([torch.ones(example.answer, dtype=torch.bool), words])
-    return torch.cat([_mask(example.answer, generator), words])
+    return torch.cat([mask_by_cosine(example.answer, generator), words])
 
 
 def _ratio(generator: torch.Generator) -> float:
     return torch.cos(torch.rand((), generator=generator) * torch.pi / 2).item()
 
 
-def _mask(cells: int, generator: torch.Generator, rounding: float = 0.0) -> Tensor:
-    """rounding: in [0, 1), what is added before the number of masked cells is rounded down."""
+def mask_by_cosine(cells: int, generator: torch.Generator, rounding: float = 0.0) -> Tensor:
+    """(cells,) bool, true where masked: ratio cos(r·π/2), r uniform, at least one cell, uniformly chosen (the published way).
+
+    rounding: in [0, 1), what is added before the number of masked cells is rounded down."""
     masked = torch.zeros(cells, dtype=torch.bool)
     masked[torch.randperm(cells, generator=generator)[: max(1, int(cells * _ratio(generator) + rounding))]] = True
     return masked

@@ -31,7 +31,7 @@ class Run:
         self.step, self.before = 0, 0.0
         self.start = self.saved = self.shown = time.monotonic()
         self.modules: dict[str, object] = {}
-        self.made_for = ""  # see `is_for`
+        self.made_for, self.differs = "", "purpose"  # see `is_for`
         self.on_save: Callable[[], None] = lambda: None
         self._sums: dict[str, list[float]] = {}
 
@@ -61,16 +61,19 @@ class Run:
         print(f"continuing at step {self.step}, {self.before / 60:.1f} of {self.minutes:g} minutes", file=sys.stderr)
         return True
 
-    def is_for(self, facts: str) -> None:
-        """Tell what the run depends on, before anything costly is made for it; raises DimooError as `resume` does."""
-        self.made_for = facts
+    def is_for(self, facts: str, differs: str = "tokenizer, size, world or seed") -> None:
+        """Tell what the run depends on, before anything costly is made for it; raises DimooError as `resume` does.
+
+        differs: what facts are of, in words, for that.
+        """
+        self.made_for, self.differs = facts, differs
         self._state(mmap=True)
 
     def _state(self, mmap: bool = False) -> dict:
         path = self.folder / "state.pt"
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap) if path.exists() else {}
         if state.get("made_for", self.made_for) != self.made_for:
-            raise DimooError(f"{self.folder} holds a run with another tokenizer, size, world or seed: choose another folder.")
+            raise DimooError(f"{self.folder} holds a run with another {self.differs}: choose another folder.")
         return state
 
     def save(self) -> None:

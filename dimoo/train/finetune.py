@@ -1,0 +1,89 @@
+"""python -m dimoo finetune: low-rank adapters in all blocks, trained on pictures of one's own (LoRA, arXiv 2106.09685).
+
+Everything else stays as it is. The objective is the published one (report, section 4). Others have taught the 8B model a subject
+in 400 to 600 updates at rank 16 and a rate of 1e-4.
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from dimoo import layout
+from dimoo.errors import DimooError
+from dimoo.images import fit_bucket, upright
+from dimoo.memory import out_of_memory
+from dimoo.packed import Packed
+from dimoo.pipeline import Pipeline
+from dimoo.train import adapting
+from dimoo.train.adapting import Adapting
+from dimoo.train.captions import Captioned, read_folder
+from dimoo.train.data import UNCONDITIONAL
+from dimoo.train.masks import mask_by_cosine
+from dimoo.train.run import Run
+
+LEAST_SIDE = 64
+
+
+def arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    parser.add_argument("folder", metavar="FOLDER",
+                        help="pictures, each with its caption in a .txt file beside it, or all of them in a metadata.jsonl")
+    adapting.arguments(parser, "runs/finetuned", rate=1e-4)
+    parser.add_argument("--batch", type=int, default=4, metavar="N", help="pictures of a step (default: 4)")
+    parser.add_argument("--side", type=int, metavar="N",
+                        help="pictures are brought to about the area of such a square, in pixels (default: as it draws)")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Raises DimooError for wrong numbers, pictures and captions before anything is loaded."""
+    adapting.check(options)
+    if options.batch < 1:
+        raise DimooError("Training needs pictures: give --batch 1 or more.")
+    if options.side is not None and options.side < LEAST_SIDE:
+        raise DimooError(f"Pictures of that size show nothing: give --side {LEAST_SIDE} or more.")
+    pictures = read_folder(options.folder)
+    pipeline, base = adapting.loaded(options)
+    unknown = dict.fromkeys(word for picture in pictures for word in pipeline.vocab.unknown_words(picture.text))
+    if unknown:
+        print(f"dimoo: {pipeline.defaults.name} does not know, and leaves out: {', '.join(unknown)}.", file=sys.stderr)
+    side = options.side or round((pipeline.defaults.width * pipeline.defaults.height) ** 0.5)
+    with out_of_memory():
+        finetune(pipeline, base, pictures, options.output, options.minutes, side, options.rate, options.rank, options.batch,
+                 options.seed)
+    print(Path(options.output) / "adapter")
+    return 0
+
+
+def finetune(pipeline: Pipeline, base: str, pictures: list[Captioned], folder: str | Path, minutes: float, side: int,
+             rate: float = 1e-4, rank: int = 16, batch: int = 4, seed: int = 0) -> None:
+    """Train an adapter for `minutes` in `folder` (resumable); leaves it in `folder/adapter`.
+
+    base: the name that the pipeline was loaded by. side: pictures are scaled and cropped to an area of about its square. batch:
+    pictures of a step. Raises DimooError when the folder holds a run on something else.
+    """
+    run = Run(folder, minutes)
+    facts = f"adapter of rank {rank} for {base} on {len(pictures)} pictures of {side}, seed {seed}"
+    run.is_for(facts, "checkpoint, rank, number or size of pictures, or seed")
+    model, vocab, device = pipeline.model, pipeline.vocab, pipeline.model.device
+    grids = [pipeline.encode(fit_bucket(upright(str(picture.path)), side)) for picture in pictures]
+    adapter = Adapting.begin(pipeline, run, base, rate, rank, seed)
+    rng, generator = np.random.default_rng((seed, run.step)), torch.Generator().manual_seed(seed + run.step)
+    while run.tick():
+        losses = []
+        for index in rng.integers(len(pictures), size=batch):
+            branches = layout.text_to_image(vocab, vocab.known_words(pictures[index].text), *grids[index].shape)
+            branch = branches[int(rng.random() < UNCONDITIONAL)]
+            mask = mask_by_cosine(grids[index].numel(), generator)
+            targets = grids[index].flatten() + vocab.image_offset
+            ids = branch.ids.clone()
+            ids[branch.cells] = torch.where(mask, ids[branch.cells], targets)
+            logits = model(Packed.of([ids]).to(device), branch.cells[mask].to(device))
+            loss = F.cross_entropy(logits, targets[mask].to(device))
+            (loss / batch).backward()
+            losses.append(loss.item())
+        adapter.step()
+        run.report(loss=float(np.mean(losses)))
