@@ -1,8 +1,9 @@
 """Toytown in words: captions of scenes, the prompts of the benchmark, and questions with exact answers."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, cycle
 
 import numpy as np
 
@@ -132,22 +133,40 @@ def captioned_scene(rng: np.random.Generator, columns: int = 16) -> tuple[Scene,
 
 @dataclass(frozen=True)
 class Prompt:
-    """A benchmark prompt: what the judge must find, as (kind, colour or None, count), and a relation of the first two."""
+    """A prompt in the benchmark's form: what the judge must find, as (kind, colour or None, count), a relation of the first two,
+    and the setting if it names one. The benchmark does not ask for the setting, as GenEval does not.
+    """
 
     category: str
     text: str
     wanted: tuple[tuple[str, str | None, int], ...]
     relation: str | None = None
+    setting: str | None = None
 
 
 CATEGORIES = ("single object", "two objects", "counting", "colours", "position", "colour attribution")
 
 
-def _one(kind: str, color: str | None = None, count: int = 1) -> str:
+def one(kind: str, color: str | None = None, count: int = 1) -> str:
     words = f"{color} {kind}" if color else kind
     if count > 1:
         return f"{NUMBERS[count]} {f'{color} ' if color else ''}{plural(kind)}"
     return ("an " if words[0] in "aeiou" else "a ") + words
+
+
+def _asked(rng: np.random.Generator, category: str) -> tuple[tuple, str | None]:
+    """What a prompt of a category asks for, and a relation if it is about one."""
+    a, b = (KINDS[i] for i in rng.permutation(len(KINDS))[:2])
+    c, d = (COLORS[i] for i in rng.permutation(len(COLORS))[:2])
+    if category == "single object":
+        return ((a, None, 1),), None
+    if category == "counting":
+        return ((a, c if rng.random() < 0.5 else None, int(rng.integers(2, 5))),), None
+    if category == "colours":
+        return ((a, c, 1),), None
+    if category == "colour attribution":
+        return ((a, c, 1), (b, d, 1)), None
+    return ((a, None, 1), (b, None, 1)), _pick(rng, list(RELATIONS)) if category == "position" else None
 
 
 BENCHMARK = 200
@@ -165,24 +184,8 @@ def benchmark_prompts(count: int = BENCHMARK, seed: int = 20_000_000) -> list[Pr
     prompts: dict[str, Prompt] = {}
     while len(prompts) < count:
         category = CATEGORIES[len(prompts) % len(CATEGORIES)]
-        a, b = (KINDS[i] for i in rng.permutation(len(KINDS))[:2])
-        c, d = (COLORS[i] for i in rng.permutation(len(COLORS))[:2])
-        relation = None
-        if category == "single object":
-            wanted = ((a, None, 1),)
-        elif category == "two objects":
-            wanted = ((a, None, 1), (b, None, 1))
-        elif category == "counting":
-            wanted = ((a, c if rng.random() < 0.5 else None, int(rng.integers(2, 5))),)
-        elif category == "colours":
-            wanted = ((a, c, 1),)
-        else:
-            wanted = ((a, c, 1), (b, d, 1)) if category == "colour attribution" else ((a, None, 1), (b, None, 1))
-        if category == "position":
-            relation = _pick(rng, list(RELATIONS))
-            text = f"{_one(*wanted[0])} {RELATIONS[relation][0]} {_one(*wanted[1])}"
-        else:
-            text = " and ".join(_one(*w) for w in wanted)
+        wanted, relation = _asked(rng, category)
+        text = f" {RELATIONS[relation][0] if relation else 'and'} ".join(one(*w) for w in wanted)
         if rng.random() < 0.5:
             text += " " + PLACES[_pick(rng, SETTINGS)][0]
         else:  # ten kinds alone would not be prompts enough in one form
@@ -190,6 +193,20 @@ def benchmark_prompts(count: int = BENCHMARK, seed: int = 20_000_000) -> list[Pr
             text = next((form for form in forms if form not in prompts), text)
         prompts.setdefault(text, Prompt(category, text, wanted, relation))
     return list(prompts.values())
+
+
+def random_prompts(rng: np.random.Generator) -> Iterator[Prompt]:
+    """Endless prompts of these categories in turn, in more ways of saying them; none that the benchmark has."""
+    held_out = {prompt.text for prompt in benchmark_prompts()}
+    for category in cycle(CATEGORIES):
+        wanted, relation = _asked(rng, category)
+        text = f" {_pick(rng, RELATIONS[relation]) if relation else 'and'} ".join(one(*w) for w in wanted)
+        text = _pick(rng, ("a photo of ", "a picture of ", "", "", "")) + text
+        setting = _pick(rng, SETTINGS) if rng.random() < 0.5 else None
+        if setting:
+            text += " " + _pick(rng, PLACES[setting])
+        if text not in held_out:
+            yield Prompt(category, text, wanted, relation, setting)
 
 
 @dataclass(frozen=True)
@@ -223,8 +240,8 @@ def questions(rng: np.random.Generator, scene: Scene) -> list[Question]:
     out.append(Question("counting", ask.format("objects"), NUMBERS[len(things)], _count_sentence(len(things), "object")))
     shown = _pick(rng, things)
     colour = shown.color if rng.random() < 0.5 else _pick(rng, COLORS)
-    some, there = _one(shown.kind, colour), any((t.kind, t.color) == (shown.kind, colour) for t in things)
-    for what, yes in ((_one(kind), number > 0), (some, there)):
+    some, there = one(shown.kind, colour), any((t.kind, t.color) == (shown.kind, colour) for t in things)
+    for what, yes in ((one(kind), number > 0), (some, there)):
         ask = _pick(rng, ("is there {} in the picture?", "is there {}?", "can you see {}?"))
         out.append(Question("existence", ask.format(what), "yes" if yes else "no",
                             f"yes, there is {what}." if yes else f"no, there is no {what.split(' ', 1)[1]}."))  # fmt: skip
@@ -244,7 +261,7 @@ def questions(rng: np.random.Generator, scene: Scene) -> list[Question]:
                 break
     if sum(t.color == shown.color for t in things) == 1:
         ask = _pick(rng, ("what is the {} object?", "what is {}?", "which object is {}?"))
-        out.append(Question("shape", ask.format(shown.color), shown.kind, f"the {shown.color} object is {_one(shown.kind)}."))
+        out.append(Question("shape", ask.format(shown.color), shown.kind, f"the {shown.color} object is {one(shown.kind)}."))
     return out
 
 
