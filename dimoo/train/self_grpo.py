@@ -31,7 +31,7 @@ from dimoo.memory import out_of_memory
 from dimoo.noise import noise_of
 from dimoo.packed import Packed
 from dimoo.pipeline import Pipeline
-from dimoo.plans import sampling
+from dimoo.plans import Planner
 from dimoo.sampler import fill_in, unmask_images
 from dimoo.tasks import SEEDS, Generate
 from dimoo.train import adapting
@@ -169,13 +169,13 @@ def improve(pipeline: Pipeline, base: str, quizzes: list[Quiz] | None, folder: s
 def draw(pipeline: Pipeline, prompt: str, how: Method, seed: int) -> Group:
     """Pictures of a prompt with consecutive seeds, each as a user of the checkpoint would have it."""
     vocab, defaults = pipeline.vocab, pipeline.defaults
-    request = how.request(prompt).resolve(defaults)
-    grid = request.height // pipeline.vq.cell, request.width // pipeline.vq.cell
-    branches = layout.text_to_image(vocab, vocab.known_words(request.prompt), *grid)
+    plan = Planner(vocab, defaults, pipeline.encode, pipeline.vq.cell).draw(how.request(prompt).resolve(defaults))
+    branches = plan.branches(plan.grid)
     noises = [noise_of(defaults.noise, (seed + i) % SEEDS) for i in range(how.group)]
-    states = unmask_images(pipeline.model.predict, [branches] * how.group, sampling(request, defaults), noises,
-                           vocab.image_codes, vocab.ids.mask)  # fmt: skip
-    return Group(branches[0], torch.stack([torch.stack([state.tokens for state in step]) for step in states]), grid)
+    states = unmask_images(pipeline.model.predict, [branches] * how.group, plan.sampling, noises, vocab.image_codes,
+                           vocab.ids.mask)  # fmt: skip
+    tokens = torch.stack([torch.stack([state.tokens for state in step]) for step in states])
+    return Group(branches[0], tokens, tuple(plan.grid.shape))
 
 
 def asked_about(pipeline: Pipeline, question: str, picture: Tensor) -> Branch:
