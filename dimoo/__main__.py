@@ -12,6 +12,7 @@ import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 
 import dimoo
 from dimoo.errors import DimooError
@@ -47,19 +48,23 @@ def overview() -> argparse.ArgumentParser:
     return parser
 
 
+def reader_of(command: str) -> tuple[ModuleType, argparse.ArgumentParser]:
+    """The module behind a command, and the parser of its options."""
+    name, what = COMMANDS[command]
+    module = import_module(name)
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {command}", description=what[0].upper() + what[1:] + ".")
+    module.arguments(parser, command)
+    return module, parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # where a console or pipe does not speak Unicode
     command = overview().parse_args(argv[:1] or ["--help"]).command
-    module_name, what = COMMANDS[command]
     try:
-        module = import_module(module_name)
-        parser = argparse.ArgumentParser(
-            prog=f"{PROGRAM} {command}", description=what[0].upper() + what[1:] + "."
-        )
-        module.arguments(parser, command)
+        module, parser = reader_of(command)
         return module.main(parser.parse_intermixed_args(argv[1:])) or 0
     except DimooError as error:
         print(f"dimoo: {error}", file=sys.stderr)

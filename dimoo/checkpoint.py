@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from dimoo import hub
-from dimoo.adapter import adapter_name, add_adapter, base_of
+from dimoo.adapter import adapter_name, add_adapter, base_of, need_peft
 from dimoo.config import LLaDAConfig
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
@@ -27,12 +27,13 @@ from dimoo.precision import fastest_dtype
 from dimoo.preview import Preview
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel, read_vq_config
-from dimoo.weights import QUANTIZED, Spread, read_model, spread_over
+from dimoo.weights import QUANTIZED, Spread, need_packages, read_model, spread_over
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILT_IN = "assets/toytown"
 PUBLISHED = "Alpha-VLLM/Lumina-DiMOO"
 VARIABLE = "DIMOO_CHECKPOINT"
+LIBRARIES = 256 * 10**6  # bytes that those for graphics cards take for themselves while a model runs
 
 
 def default_checkpoint() -> str:
@@ -57,24 +58,29 @@ def load(
     """
     if quantize not in (None, *QUANTIZED):
         raise DimooError(f"Weights can be quantized to {' or '.join(QUANTIZED)}, not to {quantize}.")
-    device = pick_device(device)
-    folder, adapter = with_adapter(find(name_or_path or default_checkpoint()))
+    device, name = pick_device(device), name_or_path or default_checkpoint()
+    folder, adapter = with_adapter(find(name, hub.CONFIGS), hub.CONFIGS)  # enough to tell what is in the way of a download
     config, vq_config = read_config(folder), read_vq_config(folder / "vqvae")
     if dtype is None:
-        dtype = torch.bfloat16 if quantize else pick_dtype(device)
+        dtype = torch.bfloat16 if quantize or offload else pick_dtype(device)
         if device.type == "cpu" and not fits(Outline(config, vq_config, mode_of(dtype)), device):
             dtype = torch.bfloat16  # slower on some processors, but half as large
     if adapter and offload:
         raise DimooError("A model with an adapter cannot be offloaded: use --quantize instead.")
+    if adapter:
+        need_peft()
+    if quantize or offload:
+        need_packages()
     outline = Outline(config, vq_config, quantize or mode_of(dtype))
     spread = plan_spread(outline, device, Defaults.of(config.demo)) if offload else None
     if not spread:
         check_memory(outline, device)
+    folder, adapter = with_adapter(find(name))
     vocab = Vocabulary.load(folder, config)
     vq = VQModel.load(folder / "vqvae", device, dtype)
     if len(vq.codebook) != config.codebook_size:
         raise DimooError(
-            f"{folder.name}: the image tokenizer has {len(vq.codebook)} codes, "
+            f"{name}: the image tokenizer has {len(vq.codebook)} codes, "
             f"but config.json says {config.codebook_size}."
         )
     table = folder / "vqvae" / "preview.safetensors"
@@ -199,16 +205,29 @@ def check_memory(outline: Outline, device: torch.device) -> None:
 
 
 def plan_spread(outline: Outline, device: torch.device, defaults: Defaults) -> Spread:
-    """Where to put the parts of a model that is larger than one card, with room for a run of the default size.
+    """Where to put the parts of a model that is larger than one card, with room for a run of the default size and its cache.
 
-    Raises DimooError without a graphics card, or when weights are quantized, which cannot wait on the processor.
+    Raises DimooError without a graphics card, when weights are quantized, which cannot wait on the processor, and when the parts
+    do not fit.
     """
     if device.type != "cuda":
         raise DimooError("--offload spreads a model over graphics cards and the processor: there is no graphics card here.")
     if outline.mode in QUANTIZED:
         raise DimooError("Quantized weights cannot be offloaded: use --quantize or --offload, not both.")
     cell = outline.vq.cell
-    need = outline.need(Work.picture(defaults.height // cell, defaults.width // cell))
-    blocks = outline.block_bytes * outline.config.n_layers
+    need = outline.need(Work.picture(defaults.height // cell, defaults.width // cell, cache=True))
+    kept = need.total - outline.block_bytes * outline.config.n_layers + LIBRARIES
     free = [free_bytes(torch.device("cuda", card)) for card in range(torch.cuda.device_count())]
-    return spread_over(outline.config.n_layers, outline.block_bytes, need.total - blocks, free)
+    if kept > free[0]:
+        raise DimooError(
+            f"{gigabytes(kept)} GB must lie on the first graphics card, and only {gigabytes(free[0])} GB are free there: "
+            "--quantize int8 or nf4 makes the weights smaller."
+        )
+    spread = spread_over(outline.config.n_layers, outline.block_bytes, kept, free)
+    waiting, room = list(spread.values()).count("cpu") * outline.block_bytes, free_bytes(torch.device("cpu"))
+    if room is not None and waiting > room:
+        raise DimooError(
+            f"{gigabytes(waiting)} GB of weights do not fit on the graphics cards, and only {gigabytes(room)} GB of the "
+            "processor's memory are free: --quantize int8 or nf4 makes them smaller."
+        )
+    return spread

@@ -106,6 +106,8 @@ def aspect(text: str) -> float:
 
 def main(options: argparse.Namespace) -> int:
     pipeline = None
+    if options.json:
+        check_writable(Path(options.json).parent)
     if getattr(options, "aspect", None):  # how much to add depends on the size that the checkpoint works with
         pipeline = loaded(options)
         grow_to_aspect(options, pipeline)
@@ -160,12 +162,21 @@ def is_folder(output: str) -> bool:
 
 
 def check_output(output: str) -> None:
-    """Raises DimooError for a file that is no PNG."""
+    """Raises DimooError for a file that is no PNG, or that cannot be written."""
     path = Path(output)
     if not is_folder(output) and path.suffix.lower() != ".png":
         raise DimooError(
             f"Pictures are written as PNG, because that keeps their settings: name the file {path.stem}.png."
         )
+    check_writable(path if is_folder(output) else path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises DimooError where no files can be made: that is to be known before the work, not after it."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        reason = "that is not allowed" if there.is_dir() else f"{there} is a file"
+        raise DimooError(f"Nothing can be written to {folder}: {reason}.")
 
 
 def output_path(output: str, frame: Frame) -> Path:

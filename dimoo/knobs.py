@@ -7,6 +7,7 @@ are all read off them.
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -63,10 +64,16 @@ class Real(Knob):
         return float(value)
 
 
+JOINERS = "\u200c\u200d"
+"""Say in Persian, in scripts of India and between emoji whether neighbours join."""
+
+
 def one_line(text: str) -> str:
-    """A text without line breaks, characters that cannot be seen, and spaces that say nothing."""
+    """A text without line breaks, spaces that say nothing, and characters that cannot be seen but for those that shape words."""
     text = text.encode("utf-8", "ignore").decode("utf-8")
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    seen = (c for c in text if c in JOINERS or unicodedata.category(c) != "Cf")
+    words = "".join(c if c.isprintable() or c in JOINERS else " " for c in seen).split()
+    return " ".join(filter(None, (word.strip(JOINERS) for word in words)))
 
 
 def finite(value: float) -> bool:
@@ -147,10 +154,13 @@ class Pictures(Knob):
     def check(self, value: Any) -> tuple:
         from dimoo.images import upright
 
-        pictures = tuple(upright(picture) for picture in value or ())
-        if len(pictures) > self.high:
-            raise DimooError(f"{self.label}: at most {self.high} at a time, not {len(pictures)}.")
-        return pictures
+        self.check_number(len(value or ()))
+        return tuple(upright(picture) for picture in value or ())
+
+    def check_number(self, count: int) -> None:
+        """Raises DimooError for more than there can be."""
+        if count > self.high:
+            raise DimooError(f"{self.label}: at most {self.high} at a time, not {count}.")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,10 @@ def work_of(plan: Plan | Talk, given: Sequence[tuple[int, int]] = ()) -> Work:
         branches = plan.sampling.used_branches(plan.branches(plan.grid[window.slices]))
         lengths = tuple(rounded(len(branch.ids)) for branch in branches)
         cells = window.height * window.width
-        works.append(Work(lengths, cells, tuple(plan.grid.shape), tuple(given), cache=plan.sampling.reuse is not None))
+        works.append(Work(
+            lengths, cells, tuple(plan.grid.shape), tuple(given), cache=plan.sampling.reuse is not None,
+            top_k=plan.sampling.top_k, plausible=plan.sampling.plausible,
+        ))  # fmt: skip
     return max(works, key=lambda work: (sum(work.lengths), work.masked))
 
 

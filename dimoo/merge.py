@@ -8,11 +8,14 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from dimoo.adapter import adapter_name, add_adapter, base_of
 from dimoo.checkpoint import find, read_config
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
+from dimoo.hub import FILES
+from dimoo.train.run import replacing
 from dimoo.weights import read_model
 
 
@@ -42,10 +45,14 @@ def merge(adapter: Path, folder: Path, shard: str = "5GB") -> None:
     source = find(base)
     config = read_config(source)
     model = add_adapter(read_model(source, config, torch.device("cpu"), config.dtype or torch.bfloat16), adapter)
-    new = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
-    others = shutil.ignore_patterns("model*.safetensors*", ".git*", "README.md")  # its card speaks of other weights
-    shutil.copytree(source, new, ignore=others)
     model.config.demo["name"] = f"{Defaults.of(config.demo).name} + {adapter_name(adapter)}"
-    model.save_pretrained(new, max_shard_size=shard)
-    new.rename(folder)
+    beside = [path for pattern in FILES for path in source.glob(pattern) if not path.match("model*.safetensors*")]
+    try:
+        with replacing(folder) as new:
+            for path in beside:
+                copy = new / path.relative_to(source)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, copy)
+            model.save_pretrained(new, max_shard_size=shard)
+    except (OSError, SafetensorError) as error:
+        raise DimooError(f"{folder} cannot be written ({str(error).splitlines()[0]}).") from error

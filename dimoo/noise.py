@@ -1,8 +1,8 @@
 """Where the random numbers of a sampling step come from.
 
-CounterNoise gives one uniform number per cell and step out of (seed, step, cell): the same picture on every
-device, alone or in a batch, in any order. PublishedNoise draws in the order of the published sampler, for
-parity.
+CounterNoise gives one uniform number per cell and step out of (seed, step, cell): the same numbers on every
+device, alone or in a batch, in any order, and so the same picture up to how devices round. PublishedNoise draws
+in the order of the published sampler, for parity.
 """
 
 from __future__ import annotations

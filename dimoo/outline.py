@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,8 @@ class Work:
 
     lengths: tokens of the sequences that go through the model together; masked: cells, or tokens of the answer, to fill
     in; grid: (h, w) cells of the picture decoded in the end, None for an answer; given: (h, w) cells of pictures that are
-    encoded first; block: tokens of an answer that are unmasked together; cache: whether keys and values are kept.
+    encoded first; block: tokens of an answer that are unmasked together; cache: whether keys and values are kept; top_k,
+    plausible: see ImageSampling.
     """
 
     lengths: tuple[int, ...]
@@ -45,12 +47,14 @@ class Work:
     given: tuple[tuple[int, int], ...] = ()
     block: int = 32
     cache: bool = False
+    top_k: int | None = None
+    plausible: float = 0.0
 
     @classmethod
-    def picture(cls, height: int, width: int, prompt: int = 60, guided: bool = True, cache: bool = False) -> Work:
-        """Text to image, for height x width cells; prompt: tokens around the picture, of both branches."""
+    def picture(cls, height: int, width: int, prompt: int = 60, guided: bool = True, **others: Any) -> Work:
+        """Text to image, for height x width cells; prompt: tokens around the picture, of both branches; others: fields."""
         length = height * (width + 1) + prompt
-        return cls((length,) * (1 + guided), height * width, (height, width), cache=cache)
+        return cls((length,) * (1 + guided), height * width, (height, width), **others)
 
 
 @dataclass(frozen=True)
@@ -136,8 +140,9 @@ def start_run(config: LLaDAConfig, work: Work, forward: Forward) -> None:
         states = unmask_text(forward, branches[0], sampling, slice(0, config.image_offset), MASK)
     else:
         sampling = ImageSampling(
-            STEPS, guidance=len(branches) > 1, guidance_image=len(branches) > 2, reuse=PartialCache() if work.cache else None
-        )
+            STEPS, guidance=len(branches) > 1, guidance_image=len(branches) > 2, top_k=work.top_k, plausible=work.plausible,
+            reuse=PartialCache() if work.cache else None,
+        )  # fmt: skip
         codes = slice(config.image_offset, config.table_size)
         states = unmask_image(forward, branches, sampling, CounterNoise(0), codes, MASK)
     with closing(states):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -67,6 +68,9 @@ class Pipeline:
     def release(self) -> None:
         """Gives the weights back, whoever still knows the pipeline: web servers remember functions of closed pages."""
         del self.model, self.vq, self.preview
+        gc.collect()  # the parts of a model that is spread over devices know each other
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
     def run(self, request: Request, stop: Callable[[], bool] = never) -> Iterator[Frame | Answer]:
         """Frames of a request for pictures, answers of a question: one before the first step, one after each.
@@ -92,7 +96,7 @@ class Pipeline:
 
     def _task_notes(self, request: Request) -> list[str]:
         unable = [] if request.task in self.defaults.tasks else [SKILLS[request.task]]
-        if (getattr(request, "tries", None) or 1) > 1 and not self._can_assess():
+        if (getattr(request.resolve(self.defaults), "tries", None) or 1) > 1 and not self._can_assess():
             unable.append("tell which of its tries is best")
         return [f"{self.defaults.name} has not learned to {skill}: do not expect much." for skill in unable]
 

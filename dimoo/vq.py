@@ -187,7 +187,10 @@ class VQModel(nn.Module):
         return self.quantize.embedding.weight
 
     def precise(self, dtype: torch.dtype) -> VQModel:
-        """Puts what draws pictures in `dtype`; what finds codes is in float32, as published: rounded, it finds others."""
+        """Puts what draws pictures in `dtype`; what finds codes is in float32, as published: rounded, it finds others.
+
+        (Graphics cards may still multiply it in TF32, as torch has it by default for convolutions, and as published.)
+        """
         self.float()
         for part in (self.post_quant_conv, self.decoder):
             part.to(dtype)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ WEIGHTS = "model"
 BODY = "model.transformer"
 QUANTIZED = ("int8", "nf4")
 KEPT = [f"{BODY}.wte", f"{BODY}.ln_f", f"{BODY}.ff_out"]  # never quantized, never away from the first device
+PACKAGES = ("bitsandbytes", "accelerate")
+NEED_PACKAGES = 'Quantized weights, and weights on several devices, need more packages: pip install -e ".[quantize]".'
 Spread = dict[str, int | str]  # name of a module -> number of a graphics card, or "cpu"
 
 
@@ -44,6 +47,12 @@ def read_model(
     else:
         model.load_state_dict(dict(tensors(paths, device, dtype)), strict=False, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def need_packages() -> None:
+    """Raises DimooError without the packages for quantized weights and for several devices."""
+    if not all(map(find_spec, PACKAGES)):
+        raise DimooError(NEED_PACKAGES)
 
 
 def shards(folder: Path) -> list[Path]:
@@ -101,9 +110,7 @@ def read_by_transformers(
             folder, config=config, dtype=dtype, device_map=spread, quantization_config=settings, local_files_only=True
         )
     except ImportError as error:
-        raise DimooError(
-            "Quantized weights, and weights on several devices, need more packages: pip install bitsandbytes accelerate."
-        ) from error
+        raise DimooError(NEED_PACKAGES) from error
     except (RuntimeError, ValueError) as error:
         raise DimooError(f"The weights cannot be loaded in this way ({str(error).splitlines()[0]}).") from error
     model.quantized = quantize

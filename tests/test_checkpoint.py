@@ -158,6 +158,18 @@ def test_the_built_in_checkpoint_is_whole(built_in):
         assert built_in.vocab.unknown_words(prompt) == []
 
 
+def test_what_does_not_fit_is_not_downloaded(checkpoint, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(loader.hub, "download", lambda name, revision, files: fetched.append(tuple(files)) or checkpoint)
+    assert load("owner/model", "cpu").defaults.name == "Testville"
+    assert fetched == [loader.hub.CONFIGS, loader.hub.FILES]
+    fetched.clear()
+    monkeypatch.setattr(loader, "free_bytes", lambda device: 10**4)
+    with pytest.raises(DimooError, match="The weights need about"):
+        load("owner/model", "cpu")
+    assert fetched == [loader.hub.CONFIGS]
+
+
 @pytest.mark.parametrize("room, dtype", [(10**12, torch.float32), (1.2, torch.bfloat16)])
 def test_weights_that_fit_in_half_precision_only_are_loaded_in_it(checkpoint, monkeypatch, room, dtype):
     half = loader.outline_of(str(checkpoint), "bf16")[0].weights

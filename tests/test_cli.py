@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -196,6 +198,15 @@ def test_mistakes_end_in_a_sentence_and_status_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("option", ["-o", "--json"])
+def test_what_cannot_be_written_is_told_of_before_it_is_drawn(tmp_path, monkeypatch, capsys, option):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("dimoo.checkpoint.load", lambda *_, **__: pytest.fail("nothing is to be loaded"))
+    options = {"-o": str(tmp_path / "a.png")} | {option: str(tmp_path / "file" / "new" / "a.png")}
+    assert program.main(["generate", "a ball", *itertools.chain(*options.items())]) == 2
+    assert f"{tmp_path / 'file'} is a file" in capsys.readouterr().err and list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
 def test_a_missing_checkpoint_ends_in_a_sentence(tmp_path, capsys):
     assert program.main(["generate", "a ball", "--checkpoint", str(tmp_path / "none")]) == 2
     assert "There is no checkpoint folder" in capsys.readouterr().err
@@ -214,6 +225,16 @@ def test_wrong_usage_is_explained(argv, capsys):
         program.main(argv)
     assert exit.value.code == 2
     assert "usage: python -m dimoo" in capsys.readouterr().err
+
+
+def test_commands_of_the_readme_are_understood():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [shlex.split(line, comments=True)[3:] for line in text.splitlines() if line.startswith("python -m dimoo ")]
+    assert {line[0] for line in lines} >= set(program.COMMANDS) - {"merge"}
+    for command, *options in lines:
+        _, parser = program.reader_of(command)
+        given = vars(parser.parse_intermixed_args(options))
+        assert all((ROOT / value).exists() for value in given.values() if str(value).startswith(("examples/", "assets/")))
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"]])

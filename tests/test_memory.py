@@ -99,7 +99,7 @@ def test_estimates_are_what_is_measured():
 def test_work_is_read_off_plans(pipeline):
     plan = pipeline._plan(Generate("a red ball", width=128, height=64, cache=True).resolve(pipeline.defaults), None)
     assert [len(branch.ids) for branch in plan.branches(plan.grid)] == [56, 54]
-    assert work_of(plan) == Work((64, 64), 32, (4, 8), cache=True)
+    assert work_of(plan) == Work((64, 64), 32, (4, 8), cache=True, top_k=256)
     talk = pipeline._plan(Chat((), "are there balls", length=6, block=3, steps=6), None)
     assert work_of(talk, [(4, 4)]) == Work((64,), 6, None, ((4, 4),), 3, True)
 

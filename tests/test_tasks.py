@@ -18,7 +18,7 @@ from PIL import Image
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.frames import Frame
-from dimoo.knobs import Choice, Real, Whole, knobs
+from dimoo.knobs import Choice, Real, Whole, knobs, one_line
 from dimoo.tasks import REQUESTS, SEEDS, Chat, Edit, Extrapolate, Generate, Inpaint, checked, request_from
 
 DEFAULTS = Defaults()
@@ -31,6 +31,7 @@ MASK = Image.new("L", (64, 48), 255)
     [
         ({"prompt": ""}, "Prompt is empty"),
         ({"prompt": " \n\t\u200b"}, "Prompt is empty"),
+        ({"prompt": " \u200d\u200c"}, "Prompt is empty"),
         ({"prompt": None}, "Prompt must be a text"),
         ({"prompt": "red " * 600}, "Prompt has 2399 characters: shorten it to at most 2000"),
         ({"width": 100}, "Width must be a multiple of 16, not 100"),
@@ -245,3 +246,10 @@ def test_what_is_left_out_may_be_said_as_none():
     assert left_out == Extrapolate(PICTURE, left=16)
     assert Inpaint(PICTURE, MASK, invert=None, grow=None, feather=None).settings() == Inpaint(PICTURE, MASK).settings()
     assert Edit(PICTURE, None, "a ball", map=None).kind == "instruct"
+
+
+def test_characters_that_cannot_be_seen_do_not_tear_words_apart():
+    assert one_line("a\u200bb soft\u00adhyphen\ufeff") == "ab softhyphen"
+    assert one_line("\u202ea red\x00ball\u2028x\u00a0y ") == "a red ball x y"
+    for shaped in ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\U0001f469\u200d\U0001f680"):
+        assert one_line(f" {shaped}\u200d ") == shaped

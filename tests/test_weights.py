@@ -10,6 +10,7 @@ from conftest import write_checkpoint
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from dimoo import checkpoint as loader
+from dimoo import weights
 from dimoo.checkpoint import check_memory, load, plan_spread
 from dimoo.config import LLaDAConfig
 from dimoo.errors import DimooError
@@ -81,7 +82,14 @@ def test_a_missing_package_is_a_sentence(checkpoint, monkeypatch):
         raise ImportError("requires bitsandbytes")
 
     monkeypatch.setattr(DiMOO, "from_pretrained", from_pretrained)
-    with pytest.raises(DimooError, match="pip install bitsandbytes accelerate"):
+    with pytest.raises(DimooError, match="pip install -e"):
+        load(checkpoint, "cpu", quantize="nf4")
+
+
+def test_missing_packages_are_told_of_before_anything_is_fetched(checkpoint, monkeypatch):
+    monkeypatch.setattr(weights, "find_spec", lambda name: None if name == "accelerate" else name)
+    monkeypatch.setattr(loader, "read_model", lambda *_: pytest.fail("nothing is to be loaded"))
+    with pytest.raises(DimooError, match="pip install -e"):
         load(checkpoint, "cpu", quantize="nf4")
 
 
@@ -135,11 +143,18 @@ def test_a_spread_model_is_read_by_transformers(checkpoint, asked, monkeypatch):
 def test_spreading_leaves_room_for_a_run(pipeline, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     outline, defaults = pipeline.outline, pipeline.defaults
-    run = outline.need(loader.Work.picture(16, 16))
-    kept = run.total - 2 * outline.block_bytes
-    monkeypatch.setattr(loader, "free_bytes", lambda device: kept + outline.block_bytes)
+    run = outline.need(loader.Work.picture(16, 16, cache=True))
+    kept = run.total - 2 * outline.block_bytes + loader.LIBRARIES
+    free = {"cuda": kept + outline.block_bytes, "cpu": outline.block_bytes}
+    monkeypatch.setattr(loader, "free_bytes", lambda device: free[device.type])
     places = plan_spread(outline, torch.device("cuda"), defaults)
     assert [places[f"model.transformer.blocks.{i}"] for i in range(2)] == [0, "cpu"]
+    free["cpu"] -= 1
+    with pytest.raises(DimooError, match="do not fit on the graphics cards, and only .* of the processor's memory are free"):
+        plan_spread(outline, torch.device("cuda"), defaults)
+    free["cuda"] = kept - 1
+    with pytest.raises(DimooError, match="must lie on the first graphics card"):
+        plan_spread(outline, torch.device("cuda"), defaults)
 
 
 def test_spreading_needs_a_card_and_plain_weights(pipeline, checkpoint):

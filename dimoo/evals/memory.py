@@ -43,7 +43,6 @@ BODIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 TEXT_IDS = 1000
 PARTS = ("weights", "activations", "cache", "decoder", "total")
-CELL = 16
 # Freed memory goes back at once, and one thread keeps one set of work space: what is measured is what was asked for.
 STEADY = {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_TRIM_THRESHOLD_": "262144", "MALLOC_ARENA_MAX": "1"}
 
@@ -85,7 +84,7 @@ def estimate(checkpoint: str | None, size: tuple[int, int] | None, mode: str | N
         cell = outline.vq.cell
         if min(width, height) < SMALLEST_SIDE or width % cell or height % cell:
             raise DimooError(f"Width and height must be multiples of {cell}, {SMALLEST_SIDE} or more, for this checkpoint.")
-        work = Work.picture(height // outline.vq.cell, width // outline.vq.cell, cache=cache)
+        work = Work.picture(height // cell, width // cell, cache=cache, top_k=defaults.top_k, plausible=defaults.plausible)
         runs.append({"mode": mode, "with cache": cache, **written(outline.need(work))})
     return {"checkpoint": name, "size": f"{width}x{height}", "runs": runs}
 
