@@ -15,6 +15,7 @@ from conftest import ROOT
 from PIL import Image
 
 from dimoo.__main__ import main
+from dimoo.adapter import adapter_name
 from dimoo.checkpoint import BUILT_IN, load, outline_of
 from dimoo.errors import DimooError
 from dimoo.layout import text_to_image
@@ -119,7 +120,11 @@ def test_a_run_is_continued_and_not_mixed_with_another(pictures, trained, tmp_pa
     assert f"continuing at step {steps}" in capsys.readouterr().err
     assert torch.load(folder / "state.pt", weights_only=True)["step"] > steps
     assert main([*command, "--minutes", "3", "--rank", "5"]) == 2
-    assert "a run with another checkpoint, rank, number or size of pictures, or seed: choose another" in capsys.readouterr().err
+    assert "holds a run with another checkpoint, rank or seed, or other pictures" in capsys.readouterr().err
+    other = shutil.copytree(pictures, tmp_path / "other")
+    (other / "one.txt").write_text("a blue ball")
+    assert main(["finetune", str(other), *command[2:], "--minutes", "3"]) == 2
+    assert "or other pictures, captions or sizes" in capsys.readouterr().err
 
 
 def test_words_that_are_not_known_are_named(pictures, tmp_path, clock, capsys):
@@ -136,6 +141,23 @@ def test_the_base_is_named_so_that_it_is_found_from_everywhere(trained, tmp_path
     assert lasting_name(BUILT_IN) == BUILT_IN and lasting_name("some/model@main") == "some/model@main"
     assert main(["finetune", str(pictures), "--checkpoint", str(trained / "adapter"), "-o", str(tmp_path / "run")]) == 2
     assert "is an adapter itself" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    monkeypatch.setattr("dimoo.hub.download", lambda *_: trained / "adapter")
+    assert main(["finetune", str(pictures), "--checkpoint", "some/adapter", "-o", str(tmp_path / "run")]) == 2
+    assert "some/adapter is an adapter itself" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_adapters_are_called_as_people_know_them(tmp_path):
+    assert adapter_name(tmp_path / "cats" / "adapter") == adapter_name(tmp_path / "cats") == "cats"
+    assert adapter_name(tmp_path / "models--me--my-cats" / "snapshots" / "0a1b") == "my-cats"  # in the cache of the hub
+
+
+def test_nothing_stays_of_a_checkpoint_that_cannot_be_written(trained, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dimoo.model.DiMOO.save_pretrained", full)
+    assert main(["merge", str(trained / "adapter"), "-o", str(tmp_path / "merged")]) == 2
+    assert "No space left" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
 def test_captions_are_read_from_files_or_a_table(pictures, tmp_path):

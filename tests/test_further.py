@@ -78,10 +78,15 @@ def test_a_checkpoint_is_trained_further(checkpoint, tmp_path, monkeypatch):
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == steps
     steps = 12
     seen.clear()
-    with pytest.raises(DimooError, match="another tokenizer, size, world or seed"):
+    with pytest.raises(DimooError, match="another tokenizer, size, world, seed or start"):
         train_transformer(tmp_path / "run", "unused", 1, scenes=16, seed=4, start=checkpoint)
-    assert not seen  # nothing was drawn for it
-    assert main(command) == 0  # goes on from its own state
+    with pytest.raises(DimooError, match="another tokenizer, size, world, seed or start"):
+        train_transformer(tmp_path / "run", "unused", 1, scenes=16, seed=3, start=tmp_path / "run" / "checkpoint")
+    assert not seen  # nothing was drawn for either
+    assert main([*command, "--rate", "0.002"]) == 0  # goes on from its own state
+    noted = [json.loads(line) for line in (tmp_path / "run" / "settings.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["rate"], line["seed"]) for line in noted] == [(0, 4e-3, 3), (8, 2e-3, 3)]
+    assert all(line["start"] and sum(line["shares"].values()) == pytest.approx(1) for line in noted)
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == steps and len(firsts) == 2 * steps
 
 

@@ -558,7 +558,7 @@ def test_another_seed_of_the_tokenizer_means_other_pictures_and_another_folder(t
     assert begins[1] - begins[0] >= 4000
     torch.save({"made_for": "seed 0", "step": 1, "elapsed": 0.0}, tmp_path / "state.pt")
     begins.clear()
-    with pytest.raises(DimooError, match="another tokenizer, size, world or seed"):
+    with pytest.raises(DimooError, match="another tokenizer, size, world, seed or start"):
         train_tokenizer(tmp_path, 1, pictures=1, seed=1)
     assert not begins  # nothing was drawn for it
 
@@ -581,7 +581,17 @@ def test_the_last_fifth_sees_pictures_however_small_the_batch(tmp_path, monkeypa
 def test_numbers_that_no_training_can_have(tmp_path, capsys, what, wrong):
     name, value = wrong.split()
     assert main(["train", what, "-o", str(tmp_path / "run"), f"{name}={value}"]) == 2
-    assert f"give {name}" in capsys.readouterr().err and not (tmp_path / "run").exists()
+    elsewhere = {"--batch": "tokenizer", "--rate": "model"}.get(name, what) != what
+    wanted = f"{name} is of train" if elsewhere else f"give {name}"
+    assert wanted in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_options_of_the_other_training_are_refused(tmp_path, capsys):
+    for wrong in (["tokenizer", "--from", "here"], ["model", "--codes-of", "here"], ["model", "--from", "a", "--tokenizer", "b"]):
+        assert main(["train", *wrong, "-o", str(tmp_path / "run")]) == 2
+    told = capsys.readouterr().err
+    assert "--from is of train model only" in told and "--codes-of is of train tokenizer only" in told and "not both" in told
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_log_that_was_cut_off_is_read(tmp_path):

@@ -11,8 +11,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from dimoo.adapter import base_of, need_peft, new_adapter
-from dimoo.checkpoint import BUILT_IN, ROOT, default_checkpoint, load
+from dimoo.checkpoint import BUILT_IN, ROOT, default_checkpoint, find, load
 from dimoo.errors import DimooError
+from dimoo.hub import CONFIGS
 from dimoo.pipeline import Pipeline
 from dimoo.train.run import Run, replacing
 
@@ -46,19 +47,18 @@ def check(options: argparse.Namespace) -> None:
 
 
 def loaded(options: argparse.Namespace) -> tuple[Pipeline, str]:
-    """The checkpoint that the options name, and its name for good."""
-    base = lasting_name(options.checkpoint or default_checkpoint())
+    """The checkpoint that the options name, and its name for good. Raises DimooError for an adapter."""
+    name = options.checkpoint or default_checkpoint()
+    folder = find(name, CONFIGS)
+    if base_of(folder) is not None:
+        raise DimooError(f"{name} is an adapter itself: take its base, or continue its run.")
+    base = lasting_name(name)
     return load(base, options.device, quantize=options.quantize), base
 
 
 def lasting_name(name: str) -> str:
-    """The name of a checkpoint, such that it means the same wherever it is loaded from later on.
-
-    Raises DimooError for a folder with an adapter.
-    """
+    """The name of a checkpoint, such that it means the same wherever it is loaded from later on."""
     folder = next((f for f in (Path(name).expanduser(), ROOT / name) if f.is_dir()), None)
-    if folder and base_of(folder) is not None:
-        raise DimooError(f"{name} is an adapter itself: take its base, or continue its run.")
     return name if name == BUILT_IN or not folder else str(folder.resolve())
 
 

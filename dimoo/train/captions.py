@@ -1,7 +1,9 @@
 """Pictures of one's own with their captions, as fine-tuning reads them from a folder."""
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +43,14 @@ def read_folder(folder: str | Path) -> list[Captioned]:
     for picture in found:
         upright(str(picture.path))  # one that cannot be read is told of before anything is loaded
     return found
+
+
+def fingerprint(pictures: Sequence[Captioned]) -> str:
+    """Of what the files and captions hold, wherever they lie."""
+    digest = hashlib.sha1()
+    for picture in pictures:
+        digest.update(hashlib.sha1(picture.path.read_bytes()).digest() + hashlib.sha1(picture.text.encode()).digest())
+    return digest.hexdigest()[:12]
 
 
 def _text(path: Path) -> str:

@@ -2,28 +2,36 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from dimoo.errors import DimooError
 
 LEAST_SCENES = 16
+OWN = {
+    "tokenizer": {"batch": 16, "codes_of": None},
+    "model": {"start": None, "rate": 4e-3, "tokenizer": "runs/tokenizer/vqvae", "tasks": "all"},
+}
+"""Options of one of the two alone, with their defaults."""
 
 
 def arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("what", choices=("tokenizer", "model"), help="the image tokenizer, or the transformer on its codes")
     parser.add_argument("-o", "--output", metavar="DIR", help="folder of the run, continued if it holds one (default: runs/WHAT)")
     parser.add_argument("--minutes", type=float, default=60, metavar="N", help="training time without pauses (default: 60)")
-    parser.add_argument("--from", dest="start", metavar="DIR", help="model: a checkpoint to train further, and its tokenizer")
-    parser.add_argument("--rate", type=float, default=4e-3, metavar="N", help="model: the highest learning rate (default: 0.004)")
-    parser.add_argument("--tokenizer", default="runs/tokenizer/vqvae", metavar="DIR", help="model: folder of the image tokenizer")
-    parser.add_argument("--codes-of", metavar="DIR", help="tokenizer: train the decoder of this one further, and keep its codes")
-    parser.add_argument("--tasks", choices=("generate", "all"), default="all", help="model: text to image alone, or every task")
     parser.add_argument("--pictures", type=int, default=4000, metavar="N", help="pictures or scenes to draw (default: 4000)")
-    parser.add_argument("--batch", type=int, default=16, metavar="N", help="tokenizer: pictures a step (default: 16)")
     parser.add_argument("--seed", type=int, default=0, help="another one draws other pictures too (default: 0)")
+    own = partial(parser.add_argument, default=argparse.SUPPRESS)
+    own("--batch", type=int, metavar="N", help="tokenizer: pictures a step (default: 16)")
+    own("--codes-of", metavar="DIR", help="tokenizer: train the decoder of this one further, and keep its codes")
+    own("--from", dest="start", metavar="DIR", help="model: a checkpoint to train further, and its tokenizer")
+    own("--rate", type=float, metavar="N", help="model: the highest learning rate (default: 0.004)")
+    own("--tokenizer", metavar="DIR", help="model: folder of the image tokenizer (default: runs/tokenizer/vqvae)")
+    own("--tasks", choices=("generate", "all"), help="model: text to image alone, or every task (default: all)")
 
 
 def main(options: argparse.Namespace) -> int:
+    complete(options)
     check(options)
     folder = Path(options.output or f"runs/{options.what}")
     if options.what == "tokenizer":
@@ -40,16 +48,29 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
+def complete(options: argparse.Namespace) -> None:
+    """Puts in the defaults of options that were not given. Raises DimooError for some that belong to the other training."""
+    if {"start", "tokenizer"} <= vars(options).keys():
+        raise DimooError("A checkpoint that is trained further brings its image tokenizer: give --from or --tokenizer, not both.")
+    for what, values in OWN.items():
+        for name, value in values.items():
+            if what == options.what:
+                setattr(options, name, getattr(options, name, value))
+            elif hasattr(options, name):
+                flag = "from" if name == "start" else name.replace("_", "-")
+                raise DimooError(f"--{flag} is of train {what} only.")
+
+
 def check(options: argparse.Namespace) -> None:
     """Raises DimooError for numbers that no training can have."""
     if not options.minutes > 0:
         raise DimooError("Training takes time: give --minutes more than 0.")
     for name in ("pictures", "batch"):
-        if getattr(options, name) < 1:
+        if getattr(options, name, 1) < 1:
             raise DimooError(f"Training needs pictures: give --{name} 1 or more.")
     if options.what == "model" and options.pictures < LEAST_SCENES:
         raise DimooError(f"Some scenes of every kind are needed: give --pictures {LEAST_SCENES} or more.")
-    if not options.rate > 0:
+    if options.what == "model" and not options.rate > 0:
         raise DimooError("Nothing is learned at that rate: give --rate more than 0.")
     if options.seed < 0:
         raise DimooError("A seed is not negative: give --seed 0 or more.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -78,8 +79,13 @@ def _draw(shots: list[Shot]) -> list[np.ndarray]:
 
 def fingerprint(vq: VQModel) -> str:
     """Of the weights that make the codes, which are those of one encoder only."""
+    return digest_of((*vq.encoder.state_dict().values(), *vq.quant_conv.state_dict().values(), vq.codebook))
+
+
+def digest_of(tensors: Iterable[torch.Tensor]) -> str:
+    """Twelve characters that tell weights from others."""
     digest = hashlib.sha1()
-    for tensor in (*vq.encoder.state_dict().values(), *vq.quant_conv.state_dict().values(), vq.codebook):
+    for tensor in tensors:
         digest.update(tensor.detach().float().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
 

@@ -1,7 +1,6 @@
 """python -m dimoo finetune: low-rank adapters in all blocks, trained on pictures of one's own (LoRA, arXiv 2106.09685).
 
-Everything else stays as it is. The objective is the published one (report, section 4). Others have taught the 8B model a subject
-in 400 to 600 updates at rank 16 and a rate of 1e-4.
+Everything else stays as it is. The objective is the published one (report, section 4).
 """
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from dimoo.packed import Packed
 from dimoo.pipeline import Pipeline
 from dimoo.train import adapting
 from dimoo.train.adapting import Adapting
-from dimoo.train.captions import Captioned, read_folder
+from dimoo.train.captions import Captioned, fingerprint, read_folder
 from dimoo.train.data import UNCONDITIONAL
 from dimoo.train.masks import mask_by_cosine
 from dimoo.train.run import Run
@@ -66,8 +65,8 @@ def finetune(pipeline: Pipeline, base: str, pictures: list[Captioned], folder: s
     pictures of a step. Raises DimooError when the folder holds a run on something else.
     """
     run = Run(folder, minutes)
-    facts = f"adapter of rank {rank} for {base} on {len(pictures)} pictures of {side}, seed {seed}"
-    run.is_for(facts, "checkpoint, rank, number or size of pictures, or seed")
+    facts = f"adapter of rank {rank} for {base} on {fingerprint(pictures)} at {side}, seed {seed}"
+    run.is_for(facts, "checkpoint, rank or seed, or other pictures, captions or sizes")
     model, vocab, device = pipeline.model, pipeline.vocab, pipeline.model.device
     grids = [pipeline.encode(fit_bucket(upright(str(picture.path)), side)) for picture in pictures]
     adapter = Adapting.begin(pipeline, run, base, rate, rank, seed)

@@ -24,10 +24,20 @@ class Quiz:
     questions: tuple[tuple[str, str], ...]
     judged: Prompt | None = None
 
+    @property
+    def verifies(self) -> bool:
+        """Whether it asks for no more than whether the picture shows the prompt."""
+        return self.questions == verification(self.prompt)
+
+
+def verification(prompt: str) -> tuple[tuple[str, str], ...]:
+    """The only question where none are given (self-verification, arXiv 2512.19433)."""
+    return ((check_question(prompt), "Yes"),)
+
 
 def read_quizzes(path: str | Path) -> list[Quiz]:
     """Quizzes of a file with lines {"prompt": …, "questions": [[question, answer], …]}; without questions the only one is whether
-    the picture shows the prompt (self-verification, arXiv 2512.19433).
+    the picture shows the prompt.
 
     Raises DimooError when there are none, or for a line that is something else.
     """
@@ -54,7 +64,7 @@ def _quiz(path: str | Path, number: int, line: str) -> Quiz:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         wanted = '{"prompt": "…", "questions": [["…?", "…"]]}'
         raise DimooError(f"{path}, line {number}: write {wanted}, with or without questions.") from error
-    return Quiz(prompt, tuple((short_question(q), a) for q, a in pairs) or ((check_question(prompt), "Yes"),))
+    return Quiz(prompt, tuple((short_question(q), a) for q, a in pairs) or verification(prompt))
 
 
 def toytown_quizzes(rng: np.random.Generator) -> Iterator[Quiz]:

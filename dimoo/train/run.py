@@ -61,7 +61,7 @@ class Run:
         print(f"continuing at step {self.step}, {self.before / 60:.1f} of {self.minutes:g} minutes", file=sys.stderr)
         return True
 
-    def is_for(self, facts: str, differs: str = "tokenizer, size, world or seed") -> None:
+    def is_for(self, facts: str, differs: str = "tokenizer, size, world, seed or start") -> None:
         """Tell what the run depends on, before anything costly is made for it; raises DimooError as `resume` does.
 
         differs: what facts are of, in words, for that.
@@ -92,6 +92,11 @@ class Run:
             self.save()
         self.step += not over
         return not over
+
+    def note(self, **settings) -> None:
+        """Keep what this sitting was asked for, as a line of settings.jsonl: much of it may differ from one to the next."""
+        with (self.folder / "settings.jsonl").open("a") as file:
+            file.write(json.dumps({"step": self.step, "minutes_before": round(self.before / 60, 2)} | settings) + "\n")
 
     def report(self, **values: float) -> None:
         """Collect the step's numbers; print and log their means every ten seconds."""
@@ -144,14 +149,18 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder` that takes its place when the block ends well."""
+    """A new folder beside `folder` that takes its place when the block ends well, and is gone if not."""
     new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
     if old.exists() and not folder.exists():
         old.rename(folder)  # an earlier replacement was cut off between its two steps
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
     new.mkdir(parents=True)
-    yield new
+    try:
+        yield new
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     if folder.exists():
         folder.rename(old)
     new.rename(folder)

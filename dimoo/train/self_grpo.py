@@ -13,7 +13,7 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -109,6 +109,8 @@ def check(pipeline: Pipeline, quizzes: list[Quiz] | None, how: Method) -> None:
     """Tells what will not be as asked for; raises DimooError for prompts that cannot be drawn or answers that cannot be given."""
     if how.reward == "answers" and "chat" not in pipeline.defaults.tasks:
         raise DimooError(f"{pipeline.defaults.name} has not learned to answer questions, so its answers are no reward.")
+    if pipeline.defaults.assess != "question" and any(quiz.verifies for quiz in quizzes or ()):
+        raise DimooError(f"{pipeline.defaults.name} cannot say whether a picture shows its prompt: give each prompt questions.")
     for quiz in quizzes or islice(toytown_quizzes(np.random.default_rng(0)), 1):
         for note in pipeline.check(how.request(quiz.prompt)):
             print(f"dimoo: {note}", file=sys.stderr)
@@ -154,6 +156,8 @@ def improve(pipeline: Pipeline, base: str, quizzes: list[Quiz] | None, folder: s
         for quiz in islice(asked, how.prompts):
             group = draw(pipeline, quiz.prompt, how, int(rng.integers(SEEDS)))
             rewards = REWARDS[how.reward](pipeline, quiz, group.pictures)
+            if how.reward != "answers":
+                quiz = replace(quiz, questions=())  # which are learned with their reward only
             weights = WEIGHTS[how.weights](rewards, how.alpha)
             numbers["reward"].append(rewards.mean().item())
             numbers["groups of use"].append(float(weights.any()))

@@ -19,7 +19,7 @@ from dimoo.model import DiMOO
 from dimoo.precision import fastest_dtype
 from dimoo.preview import fit
 from dimoo.train.data import Teacher
-from dimoo.train.families import SCENES_OF_A_SEED, Family, encode_families, fingerprint
+from dimoo.train.families import SCENES_OF_A_SEED, Family, digest_of, encode_families, fingerprint
 from dimoo.train.grounding import depths, meanings
 from dimoo.train.initial import new_model, trained_model
 from dimoo.train.losses import Reader, losses_of
@@ -51,7 +51,7 @@ def shares(tasks: str, progress: float) -> dict[str, float]:
     if tasks == "generate":
         crowd = 0.7 if progress < 0.5 else 0.15
         return {"crowd": crowd, "generate": 1 - crowd}
-    return {"crowd": 0.14, "generate": 0.46, "chat": 0.15, "lesson": 0.25}
+    return {"crowd": 0.11, "generate": 0.43, "chat": 0.12, "lesson": 0.34}
 
 
 def optimizers(model: DiMOO, reader: Reader, rate: float) -> list[torch.optim.Optimizer]:
@@ -109,7 +109,8 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
                              torch_dtype="float16")
         model = new_model(config, vq.codebook, seed)
     config = model.config
-    run.is_for(f"{fingerprint(vq)} {[getattr(config, name) for name in SIZE]} {LABELS} seed {seed}")
+    begun = f"from {digest_of(model.state_dict().values())}" if start else "from nothing"
+    run.is_for(f"{fingerprint(vq)} {[getattr(config, name) for name in SIZE]} {LABELS} seed {seed} {begun}")
     if shutil.which("g++"):
         for block in model.model["transformer"]["blocks"]:
             block.compile(dynamic=True)  # fuses what lies between the matrix products: 1.4 times the speed on a CPU
@@ -130,6 +131,8 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
 
     run.on_save = save
     run.resume(model=model, reader=reader, muon=muon, adam=adam)
+    run.note(start=str(start or ""), tasks=tasks, shares=shares(tasks, run.progress), scenes=scenes, taught=taught, tokens=tokens,
+             rate=rate, minutes=minutes, seed=seed)
     stream = teacher.batches(tokens // 2, (seed, run.step), lambda: shares(tasks, run.progress))
     generator = torch.Generator().manual_seed(seed + run.step)
     dtype = fastest_dtype()
