@@ -10,7 +10,7 @@ from dimoo.vq import VQModel
 from dimoo.world.scene import CELL
 
 
-def best_of(vq: VQModel, case: Case) -> Image.Image:
+def through_tokenizer(vq: VQModel, case: Case) -> Image.Image:
     """The right picture of a case; what of it is not given goes through the tokenizer."""
     truth = case.truth()
     drawn = reconstructed(vq, truth)

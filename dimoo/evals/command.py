@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimoo.cli import checkpoint_options, loaded
+from dimoo.cli import check_writable, checkpoint_options, loaded
 from dimoo.errors import DimooError
 from dimoo.evals.cases import Case, Tally, result_of, with_settings
 from dimoo.evals.suite import CEILINGS, SUITE
@@ -35,6 +37,8 @@ def arguments(parser: argparse.ArgumentParser, command: str) -> None:
 def main(options: argparse.Namespace) -> int:
     if options.count < 1:
         raise DimooError("At least one case is needed: give -n 1 or more.")
+    if options.json:
+        check_writable(Path(options.json).parent)
     if options.ceiling and options.task not in (*CEILINGS, "all"):
         raise DimooError(f"--ceiling is for tasks with one right picture: {', '.join(CEILINGS)}.")
     from dimoo.evals import ceiling, tokenizer
@@ -50,7 +54,7 @@ def main(options: argparse.Namespace) -> int:
         return result_of(pipeline, with_settings(case.request, settings))
 
     def best(case: Case) -> Image:
-        return ceiling.best_of(pipeline.vq, case)
+        return ceiling.through_tokenizer(pipeline.vq, case)
 
     scores: dict[str, Any] = {}
     try:
@@ -106,12 +110,23 @@ def show(scores: Mapping[str, Any]) -> None:
         parts, ceiling, targets = values.get("parts", {}), values.get("ceiling", {}), known.targets if known else {}
         for name, value in values.items():
             if isinstance(value, float):
+                around = interval(value, values["n"]) if name == "overall" else ""
                 best = f"  at best {ceiling[name]:.3f}" if name in ceiling else ""
-                line = f"  {name:<20}{value:.3f}{verdict(value, targets.get(name))}{best}{listed(parts.get(name, {}))}"
+                line = f"  {name:<20}{value:.3f}{around}{verdict(value, targets.get(name))}{best}{listed(parts.get(name, {}))}"
                 print(line.rstrip())
             elif isinstance(value, dict) and name not in ("parts", "ceiling"):
                 print(f"  {name:<20}{listed(value)}")
     sys.stdout.flush()
+
+
+def interval(score: float, count: int) -> str:
+    """Between what scores the truth lies with 95 % confidence (Wilson), as if each case were right or wrong: for those that score
+    something between it is rather too wide.
+    """
+    z = 1.96
+    middle = (score + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(score * (1 - score) / count + z * z / (4 * count * count))
+    return f"  [{max(0.0, middle - half):.2f}, {min(1.0, middle + half):.2f}]"
 
 
 def verdict(score: float, target: float | None) -> str:
