@@ -132,13 +132,16 @@ class Planner:
         return Plan(grid, branches, how, whole(grid))
 
     def inpaint(self, request: Inpaint) -> Plan:
-        """Cells that the mask touches are drawn anew, the others keep their codes, and their pixels."""
+        """Cells that the mask touches are drawn anew, the others keep their codes, and their pixels. Of a large picture only
+        the parts around them are looked at.
+        """
         original, mask, cells = inpainting(request, self.defaults, self.cell)
         if not cells.any():
             raise DimooError("The mask is empty: paint over what should be redrawn.")
         grid = torch.where(torch.from_numpy(cells), -1, self.encode(original))
         finish = partial(images.paste_back, original, cells=cells, feather=request.feather, cell=self.cell, mask=mask)
-        return Plan(grid, self._by_prompt(request.prompt), sampling(request, self.defaults), whole(grid), finish)
+        windows = outwards(cells, usual_grid(self.defaults, self.cell), self.defaults.max_area // self.cell**2, inside=True)
+        return Plan(grid, self._by_prompt(request.prompt), sampling(request, self.defaults), windows, finish)
 
     def extrapolate(self, request: Extrapolate) -> Plan:
         """The canvas grows; a large one is drawn in windows, from the picture outwards."""
@@ -231,8 +234,12 @@ def canvas(
     cells = np.ones((height // cell, width // cell), bool)
     top, left = sides["top"] // cell, sides["left"] // cell
     cells[top : top + size[1] // cell, left : left + size[0] // cell] = False
-    usual = defaults.height // cell, defaults.width // cell
-    return cells, outwards(cells, usual, defaults.max_area // cell**2)
+    return cells, outwards(cells, usual_grid(defaults, cell), defaults.max_area // cell**2)
+
+
+def usual_grid(defaults: Defaults, cell: int) -> tuple[int, int]:
+    """(h, w) cells of the pictures that the checkpoint draws best."""
+    return defaults.height // cell, defaults.width // cell
 
 
 def chat_pictures(pictures: tuple[Image.Image, ...], defaults: Defaults, cell: int = 16) -> list[Image.Image]:

@@ -37,13 +37,13 @@ def whole(masked: np.ndarray) -> list[Window]:
     return [Window(0, 0, *masked.shape)]
 
 
-def outwards(masked: np.ndarray, usual: tuple[int, int], limit: int) -> list[Window]:
+def outwards(masked: np.ndarray, usual: tuple[int, int], limit: int, inside: bool = False) -> list[Window]:
     """Windows that together cover every masked cell of a grid (h, w) bool, in the order in which to draw them.
 
     usual: (height, width) in cells that the model knows best; limit: cells it can draw at all. A grid that is
     not much larger than usual is drawn at once. Else each window has at least half of its cells known, given
     at the start or drawn before, where that can be; of those the one which draws most is next, and of equal
-    ones the nearest to what was given.
+    ones the nearest to what was given, or, inside of a picture, to what is masked.
     """
     area = usual[0] * usual[1]
     if masked.size <= min(limit, ROOM * area):
@@ -51,8 +51,8 @@ def outwards(masked: np.ndarray, usual: tuple[int, int], limit: int) -> list[Win
     height = min(masked.shape[0], usual[0])
     width = min(masked.shape[1], max(usual[1], area // height))
     height = min(masked.shape[0], max(height, area // width))
-    given = np.argwhere(~masked)
-    centre = given.mean(0) if len(given) else np.array(masked.shape) / 2
+    near = np.argwhere(masked if inside else ~masked)
+    centre = near.mean(0) if len(near) else np.array(masked.shape) / 2
     tops, lefts = np.indices((masked.shape[0] - height + 1, masked.shape[1] - width + 1))
     away = np.hypot(tops + (height - 1) / 2 - centre[0], lefts + (width - 1) / 2 - centre[1])
     windows, masked = [], masked.copy()

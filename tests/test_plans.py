@@ -187,6 +187,21 @@ def test_masks_of_another_size(planner):
         assert plan.grid.shape == (11, 22) and (plan.grid[:, :11] == -1).all() and (plan.grid[:, 11:] == 7).all()
 
 
+def test_of_a_large_picture_only_what_is_around_the_mask_is_looked_at(planner):
+    able = replace(planner, defaults=replace(planner.defaults, max_area=1024 * 1024))
+    height, width = able.defaults.height // 16, able.defaults.width // 16
+    mask = Image.new("L", (1024, 1024), 0)
+    mask.paste(255, (512, 640, 544, 656))
+    plan = draw(able, Inpaint(flat(1024, 1024, 7), mask, "a red ball"))
+    (window,) = plan.windows
+    assert (window.height, window.width) == (height, width) and plan.grid.shape == (64, 64)
+    assert abs(window.left + width / 2 - 33) <= 1 and abs(window.top + height / 2 - 40.5) <= 1
+    assert plan.steps() == 2 and plan.rows() < 2 * 2 * (height * (width + 1) + 60)
+    small = Image.new("L", (256, 256), 0)
+    small.paste(255, (0, 0, 32, 32))
+    assert draw(able, Inpaint(flat(256, 256, 7), small)).windows == whole(np.zeros((16, 16)))
+
+
 def test_masks_of_nothing_and_of_everything(planner):
     picture = flat(128, 128, 7)
     with pytest.raises(DimooError, match="mask is empty: paint over"):

@@ -66,6 +66,31 @@ def test_windows_draw_every_cell_with_enough_known_around(left, top, right, bott
         assert windows == whole(masked)
 
 
+holes = st.tuples(margins, margins, st.integers(1, 30), st.integers(1, 30))
+
+
+@given(holes=st.lists(holes, min_size=1, max_size=3), usual=st.tuples(st.integers(4, 12), st.integers(4, 12)))
+def test_windows_inside_of_a_picture_draw_every_hole_once(holes, usual):
+    masked = np.zeros((32, 40), bool)
+    for top, left, height, width in holes:
+        masked[top : top + height, left : left + width] = True
+    windows = outwards(masked, usual, 10_000, inside=True)
+    drawn = np.zeros_like(masked)
+    for window in windows:
+        assert (masked & ~drawn)[window.slices].any() and window.height * window.width <= usual[0] * usual[1]
+        drawn[window.slices] = True
+    assert (drawn | ~masked).all()
+
+
+def test_a_window_lies_around_a_small_hole():
+    masked = np.zeros((64, 64), bool)
+    masked[40:44, 10:13] = True
+    assert outwards(masked, (16, 16), 10_000, inside=True) == [Window(34, 3, 16, 16)]
+    masked[:] = False
+    masked[0, 63] = True
+    assert outwards(masked, (16, 16), 10_000, inside=True) == [Window(0, 48, 16, 16)]
+
+
 def test_a_long_canvas_is_drawn_in_half_steps_from_the_middle():
     windows = outwards(canvas(16, 0, 16, 0), (8, 8), 10_000)
     assert {(w.height, w.width) for w in windows} == {(8, 8)}
