@@ -8,11 +8,13 @@ import argparse
 import os
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("GRADIO_TEMP_DIR", os.path.join(tempfile.gettempdir(), "dimoo"))  # our own, to be swept: see ui/files.py
 
 import gradio as gr
 

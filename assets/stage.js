@@ -133,6 +133,16 @@ function play() {
   }, REPLAY_MS);
 }
 
+// So that the pictures come back when this page is opened anew (ui/page.py).
+function remember(run) {
+  try {
+    const runs = JSON.parse(sessionStorage.getItem('dimoo-pictures') || '[]').filter((other) => other !== run);
+    sessionStorage.setItem('dimoo-pictures', JSON.stringify([...runs, run].slice(-60)));
+  } catch (error) {
+    console.warn('The pictures will not outlast this page.', error);  // storage is switched off
+  }
+}
+
 function receive() {
   const message = props.value;
   stopReplay();
@@ -152,9 +162,13 @@ function receive() {
     its.final = message.final;
     const tab = element.closest('.task-tab');
     if (tab) tab.dataset.pictures = 'some';
-    if (message.fresh) trigger('finished');
+    if (message.fresh) {
+      remember(message.run);
+      trigger('finished');
+    }
   }
-  if (earlier || !aside) {
+  const empty = !its.frames.length && !its.final;  // while it waits, or when it leaves the line, the last picture stays
+  if ((earlier || !aside) && !(empty && current && (current.frames.length || current.final))) {
     current = its;
     show(Infinity, !message.final);
   }

@@ -26,7 +26,12 @@ function setPhase(phase) {
   root.dataset.phase = phase;
   if (starts) ($('.stage-foot') || root).scrollIntoView({ block: 'nearest', behavior: 'smooth' });
   const tab = element.closest('.task-tab');
-  if (tab) tab.dataset.phase = phase;
+  if (!tab) return;
+  const buttons = [...tab.querySelectorAll('.run-button, .stop-button, .leave-button')];
+  const held = buttons.includes(document.activeElement);
+  tab.dataset.phase = phase;
+  const visible = buttons.find((button) => button.offsetParent);
+  if (held && visible) visible.focus({ preventScroll: true });  // the keyboard stays where it was
 }
 
 function announce(message) {

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
@@ -258,11 +261,21 @@ def test_the_layout_says_what_is_missing_or_too_large(file, tmp_path):
 
 def test_controls_become_an_extension(file):
     sides = {"left": 32, "right": 0, "top": 0, "bottom": 0}
-    request = extrapolate.extrapolate_request(file(), "free", "center", prompt="", feather=8, **sides, **SAMPLING)
+    request = extrapolate.extrapolate_request(DEFAULTS, file(), "free", "center", prompt="", feather=8, **sides, **SAMPLING)
     assert isinstance(request, Extrapolate) and request.left == 32 and request.seed == 7
     with pytest.raises(DimooError, match="Nothing to add"):
         none = sides | {"left": 0}
-        extrapolate.extrapolate_request(file(), "free", "center", prompt="", feather=8, **none, **SAMPLING)
+        extrapolate.extrapolate_request(DEFAULTS, file(), "free", "center", prompt="", feather=8, **none, **SAMPLING)
+
+
+def test_an_aspect_is_met_by_whoever_starts_before_its_sides_are_shown(file):
+    """The sides are those of an earlier picture."""
+    old = {"left": 32, "right": 0, "top": 0, "bottom": 64}
+    path = file(size=(256, 256))
+    request = extrapolate.extrapolate_request(DEFAULTS, path, "3:2", "start", prompt="", feather=8, **old, **SAMPLING)
+    assert (request.left, request.right, request.top, request.bottom) == (0, 128, 0, 0)
+    _, *shown, _ = extrapolate.layout_of(DEFAULTS, path, "3:2", "start", *old.values())
+    assert shown == [0, 128, 0, 0]
 
 
 def test_a_picture_that_will_be_scaled_is_said(pipeline, file):
@@ -271,7 +284,7 @@ def test_a_picture_that_will_be_scaled_is_said(pipeline, file):
     sides = {"left": 32, "right": 0, "top": 0, "bottom": 0}
     for request in (
         inpaint.inpaint_request(able.defaults, **inpaint_values(large, strokes((352, 176), (0, 0, 20, 20)), None)),
-        extrapolate.extrapolate_request(large, "free", "center", prompt="", feather=8, **sides, **SAMPLING),
+        extrapolate.extrapolate_request(DEFAULTS, large, "free", "center", prompt="", feather=8, **sides, **SAMPLING),
     ):
         (note,) = able.check(request)
         assert "scaled from 1000 × 500 to 352 × 176" in note
@@ -493,9 +506,9 @@ def test_examples_start_the_run(page):
         assert len(begun) == 1
     row = next(b for b in blocks.blocks.values() if getattr(b, "elem_id", None) == "inpaint-examples")
     [start] = [f.fn for f in blocks.fns.values() if row in f.inputs and benches["inpaint"].board in f.outputs]
-    nothing = dict.fromkeys(benches["inpaint"].controls)
-    assert start("1", "", *nothing.values()) == (gr.skip(),) * 2  # to be painted first
-    assert start("0", "", *nothing.values())[1]["phase"] == "failed"  # without the picture
+    nothing, visit = dict.fromkeys(benches["inpaint"].controls), SimpleNamespace(session_hash="mine")
+    assert start(visit, "1", *nothing.values()) == (gr.skip(),) * 2  # to be painted first
+    assert start(visit, "0", *nothing.values())[1]["phase"] == "failed"  # without the picture
 
 
 def test_every_control_has_a_label_and_an_address(page):
@@ -515,3 +528,38 @@ def test_the_length_of_an_answer_goes_with_its_form_unless_it_is_said(page):
     assert chat.fill({"short": False})[length] == DEFAULTS.answer_length
     assert chat.fill({"short": True, "length": 7})[length] == 7
     assert length not in chat.fill({"prompt": "how many?"})
+
+
+# What comes with a call
+
+
+def test_too_many_pictures_are_refused_before_any_is_fetched(monkeypatch):
+    monkeypatch.setattr(api, "sent", lambda file: pytest.fail("nothing is to be fetched"))
+    with pytest.raises(DimooError, match="at most 4 at a time, not 5"):
+        api.all_of(["http://example.org/a.png"] * 5)
+
+
+def test_addresses_that_take_too_long_are_given_up(monkeypatch):
+    async def drip(address, folder):
+        await asyncio.sleep(30)
+
+    monkeypatch.setattr(api, "async_ssrf_protected_download", drip)
+    monkeypatch.setattr(api, "FETCHING", 0.05)
+    with pytest.raises(DimooError, match="no picture to be had from http://example.org/a.png"):
+        api.sent("http://example.org/a.png")
+
+
+def test_large_pictures_are_read_two_at_a_time(file, monkeypatch):
+    inside, most = [], []
+
+    def slowly(path):
+        inside.append(path)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.remove(path)
+        return Image.new("RGB", (64, 64))
+
+    monkeypatch.setattr("dimoo.ui.files.upright", slowly)
+    with ThreadPoolExecutor(6) as pool:
+        assert len(list(pool.map(opened, [file(f"{i}.png") for i in range(6)]))) == 6
+    assert max(most) == 2

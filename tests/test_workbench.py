@@ -23,7 +23,19 @@ from dimoo.ui import files
 from dimoo.ui.controls import literal, split_size, surprise_script
 from dimoo.ui.easel import Easel, reused_seed
 from dimoo.ui.examples import path_of, served
-from dimoo.ui.gallery import MOST_PICTURES, added, before, choose, details_html, given_pictures, publish, title_of
+from dimoo.ui.files import found
+from dimoo.ui.gallery import (
+    FORGOTTEN,
+    MOST_PICTURES,
+    added,
+    before,
+    choose,
+    details_html,
+    given_pictures,
+    publish,
+    restored,
+    title_of,
+)
 from dimoo.ui.generate import request_of
 from dimoo.ui.line import Line, StopSign, new_ticket
 from dimoo.ui.stage import Pace, pack_frame, status_line
@@ -142,7 +154,7 @@ def test_a_ticket_that_is_not_in_the_line_does_not_run(easel):
 
 def test_a_request_that_cannot_run_never_waits(easel):
     for values, sentence in (({"prompt": ""}, "Prompt is empty"), ({"prompt": "dragon"}, "knows none")):
-        ticket, message = easel.begin("", lambda values=values: make(**values))
+        ticket, message = easel.begin(None, lambda values=values: make(**values))
         assert message["phase"] == "failed" and sentence in message["status"]
         assert not easel.shop.line.holds(ticket)
 
@@ -158,32 +170,48 @@ def test_what_only_the_checkpoint_can_refuse_never_waits_either(easel, pipeline)
         (Inpaint(red, black, "a ball"), "mask is empty"),
         (Inpaint(red, Image.new("L", (64, 32), 255), "a ball"), "does not fit the picture"),
     ):
-        ticket, message = easel.begin("", lambda request=request: request)
+        ticket, message = easel.begin(None, lambda request=request: request)
         assert message["phase"] == "failed" and sentence in message["status"]
         assert not easel.shop.line.holds(ticket)
 
 
 def test_one_run_at_a_time_and_tab(easel):
-    ticket, message = easel.begin("", lambda: make(prompt="a red dragon ball"))
+    ticket, message = easel.begin("mine", lambda: make(prompt="a red dragon ball"))
     assert message["phase"] == "waiting" and "dragon" in message["notes"][0]
-    again, update = easel.begin(ticket, make)
-    assert again == ticket and update == gr.skip()
+    assert easel.begin("mine", make) == (gr.skip(), gr.skip())
+    assert easel.begin("another", make)[1]["phase"] == "waiting"
     first, _ = next(easel.run(ticket, []))
     assert first["phase"] == "running" and first["notes"] == message["notes"]
 
 
+def test_two_presses_at_once_are_one_run(easel):
+    """The second comes while the first is still being checked."""
+    inside = []
+
+    def slow():
+        inside.append(easel.begin("mine", make))
+        return make()
+
+    assert easel.begin("mine", slow) == (gr.skip(), gr.skip())
+    (ticket, message), = inside
+    assert message["phase"] == "waiting" and easel.shop.line.serves(("mine", easel.task))
+    list(easel.run(ticket, []))
+    assert not easel.shop.line.serves(("mine", easel.task))
+    assert easel.begin("mine", make)[1]["phase"] == "waiting"
+
+
 def test_a_full_queue_is_said(easel):
-    ticket, *_ = easel.begin("", make)
+    ticket, *_ = easel.begin(None, make)
     assert "Too many people" in easel.refused(ticket)["status"]
     assert not easel.shop.line.holds(ticket)
     assert easel.refused(ticket) == gr.skip()
 
 
 def test_leaving_the_line(easel):
-    ticket, _ = easel.begin("", make)
+    ticket, _ = easel.begin(None, make)
     assert easel.quit_line(ticket)["phase"] == "idle"
     assert list(easel.run(ticket, [])) == [(gr.skip(), gr.skip())]
-    ticket, _ = easel.begin("", make)
+    ticket, _ = easel.begin(None, make)
     run = easel.run(ticket, [])
     list(islice(run, 2))
     easel.quit_line(ticket)  # it had begun before the page knew
@@ -196,7 +224,7 @@ def test_what_waits_has_the_size_at_which_it_is_worked_on(easel):
     mask.paste(255, (1000, 500, 1100, 600))
     easel.shop.notes = lambda request: [str(request.image.size)]
     for request in (Inpaint(large, mask, "a ball"), Extrapolate(large, "a ball", left=64)):
-        ticket, message = easel.begin("", lambda request=request: request)
+        ticket, message = easel.begin(None, lambda request=request: request)
         wanted = easel.shop.line.start(ticket)
         width, height = wanted.request.image.size
         assert width * height <= easel.shop.defaults.max_area and wanted.notes == message["notes"] == ["(3000, 2000)"]
@@ -238,11 +266,31 @@ def test_pictures_of_the_session_come_back(easel):
     message, chosen, details, download = choose(pictures, event)
     assert chosen == pictures[1] and message["final"] and not message["fresh"]
     assert (message["run"], message["index"]) == (pictures[1].ticket, 0)
-    assert publish([])[0] == gr.skip() and choose([], event)[0] == gr.skip()
+    assert publish([])[0] == gr.skip() and choose([], event)[0]["status"] == FORGOTTEN
     assert choose([*make_more(easel), *pictures], event)[1] == pictures[1]  # whatever its place is by now
     pictures[1].path.unlink()
-    assert choose(pictures, event) == (gr.skip(),) * 4
+    forgotten, *others = choose(pictures, event)
+    assert forgotten["phase"] == "failed" and others == [gr.skip()] * 3
     assert reused_seed(pictures[1]) == (1, False) and reused_seed(None)[0] == gr.skip()
+
+
+def test_pictures_are_found_again_by_their_tickets(easel):
+    red = Image.new("RGB", (64, 48), "red")
+    request = Inpaint(red, Image.new("L", (64, 48), 255), "a ball")
+    easel.shop.run = lambda request, sign: (drawn(r) for r in [request])
+    [repaired] = list(easel.run(joined(easel, request), []))[-1][1]
+    assert found(repaired.ticket) == [repaired]
+    for wrong in ("", "..", "x" * 32, f"../{repaired.ticket}", repaired.ticket.upper() + "/", new_ticket()):
+        assert found(wrong) == []
+
+
+def test_a_page_that_is_opened_anew_has_the_pictures_of_its_session(easel):
+    pictures = list(easel.run(joined(easel, make(count=2)), []))[-1][1]
+    pictures = list(easel.run(joined(easel, make(steps=2)), pictures))[-1][1]
+    tickets = [pictures[-1].ticket, pictures[0].ticket]
+    assert [p.path for p in restored(tickets, [])] == [p.path for p in pictures]
+    assert restored(tickets, pictures[:1]) == pictures[:1]
+    assert restored(None, []) == restored("all", []) == restored([3, None, "a/b"], []) == []
 
 
 def test_examples_served_are_those_of_this_version(served_files):
@@ -265,6 +313,22 @@ def test_old_pictures_are_swept_up(easel, served_files):
             break
         time.sleep(0.05)
     assert not picture.path.exists() and example.is_relative_to(served_files) and example.exists()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_uploads_of_earlier_processes_are_swept_up_where_nobody_else_keeps_files(tmp_path, monkeypatch, ours):
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
+    home = tmp_path / ("dimoo" if ours else "gradio")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(home))
+    example = Path(served(path_of("beach.png")))
+    for name in ("old", "new"):
+        (home / name).mkdir(parents=True)
+        (home / name / "photo.png").touch()
+    long_ago = time.time() - files.KEEP_SECONDS - 60
+    for old in (home / "old", example.parent):
+        os.utime(old, (long_ago, long_ago))
+    files.sweep()
+    assert (home / "old").exists() != ours and (home / "new" / "photo.png").exists() and example.exists()
 
 
 def drawn(request, size=(64, 48)) -> Frame:

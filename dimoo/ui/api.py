@@ -5,24 +5,27 @@ Their docstrings are what API documentation and MCP clients show. Values are che
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import html
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Literal
 
 import gradio as gr
 from gradio.data_classes import FileData
-from gradio.processing_utils import ssrf_protected_download
-from gradio_client.utils import is_file_obj_with_meta
+from gradio.processing_utils import async_ssrf_protected_download
+from gradio_client.utils import is_file_obj_with_meta, synchronize_async
+from PIL import Image
 
 from dimoo.errors import DimooError
+from dimoo.knobs import knobs
 from dimoo.tasks import DIRECTIONS, MAPS, Chat, Edit, Extrapolate, Generate, Inpaint, Request
 from dimoo.ui.files import folder, keep, opened
 from dimoo.ui.line import StopSign, new_ticket
 from dimoo.ui.workbench import Shop
 
 Pictures = tuple[list[FileData], list[dict[str, Any]]]
+FETCHING = 15.0  # seconds for a picture at an address
 Words = tuple[str, dict[str, Any]]
 Kind, Map, Direction = (Literal[tuple(words)] for words in (Edit.KINDS, MAPS, DIRECTIONS))
 
@@ -207,7 +210,7 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
             the answer as far as it is decided, and at the end its settings, with notes on what is not as asked for
         """
         yield from answer(shop, lambda: Chat(
-            tuple(opened(sent(image)) for image in images or ()), question, short, length, block, steps, cache
+            all_of(images or ()), question, short, length, block, steps, cache
         ))  # fmt: skip
 
     return {"generate": generate, "edit": edit, "inpaint": inpaint, "extrapolate": extrapolate, "chat": chat}
@@ -230,10 +233,21 @@ def sent(file: Any) -> str | bytes | None:
             raise DimooError("A picture in a data: address must be written in base64.") from error
     if isinstance(file, str) and file.startswith(("http://", "https://")):
         try:
-            return ssrf_protected_download(file, str(folder() / new_ticket()))
+            return synchronize_async(_fetched, file)
         except Exception as error:  # addresses fail in all sorts of ways; those of this network are refused
             raise DimooError(f"There is no picture to be had from {file[:200]}.") from error
     raise DimooError("A picture must be sent as a file (with gradio_client, handle_file(path)) or as an address.")
+
+
+async def _fetched(address: str) -> str:
+    """The path of a downloaded file. Raises an exception of any kind, also when it takes too long: others wait meanwhile."""
+    return await asyncio.wait_for(async_ssrf_protected_download(address, str(folder() / new_ticket())), FETCHING)
+
+
+def all_of(files: Sequence[Any]) -> tuple[Image.Image, ...]:
+    """Several pictures that came with a call; too many are refused before any is fetched. Raises DimooError."""
+    knobs(Chat)["images"].check_number(len(files))
+    return tuple(opened(sent(file)) for file in files)
 
 
 def draw(shop: Shop, request_of: Callable[[], Request]) -> Iterator[Pictures]:
@@ -275,6 +289,6 @@ def run(shop: Shop, ticket: str, request_of: Callable[[], Request]) -> Iterator[
                 shop.line.expect(ticket, state.seconds_left)
                 yield state
     except DimooError as error:
-        raise gr.Error(html.escape(str(error)), print_exception=False) from error
+        raise gr.Error(str(error), print_exception=False) from error  # programs read it, no page shows it
     finally:
         shop.line.leave(ticket)

@@ -61,7 +61,7 @@ class Easel(Workbench):
         shown = [self.chosen, self.details, self.download]
         # fast runs finish faster than this takes; the last of several must not be the one that is left out
         self.board.finished(publish, self.kept, [*shown, self.gallery], **LATEST)
-        self.gallery.select(choose, self.kept, [self.board, *shown], **QUICK)
+        self.gallery.select(choose, self.kept, [self.board, *shown], trigger_mode="multiple", **QUICK)
         if "random_seed" in self.controls:
             seeds = [self.controls["seed"], self.controls["random_seed"]]
             self.reuse_seed.click(reused_seed, self.chosen, seeds, **QUICK)

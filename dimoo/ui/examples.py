@@ -15,7 +15,7 @@ import gradio as gr
 from PIL import Image, ImageOps
 
 from dimoo.ui.controls import chips
-from dimoo.ui.files import KEEP_SECONDS, folder
+from dimoo.ui.files import KEEP_SECONDS, example_folder
 from dimoo.ui.line import new_ticket
 from dimoo.ui.stage import jpeg
 from dimoo.ui.workbench import PRIVATE, QUICK, Workbench
@@ -97,8 +97,8 @@ def build_examples(bench: Workbench) -> None:
     def connect() -> None:
         begin, inputs, outputs = bench.beginning
 
-        def start(index: str, *values: Any) -> tuple:
-            return begin(*values) if example_of(examples, index).runs else (gr.skip(),) * len(outputs)
+        def start(visit: gr.Request, index: str, *values: Any) -> tuple:
+            return begin(visit, *values) if example_of(examples, index).runs else (gr.skip(),) * len(outputs)
 
         picked = row.input(pick, row, bench.filled, **QUICK)
         picked.success(start, [row, *inputs], outputs, concurrency_limit=None, **PRIVATE)
@@ -130,7 +130,7 @@ def served(path: Path) -> str:
 
     Gradio removes what it served after KEEP_SECONDS, from under pages that show it: the copy is made anew in time.
     """
-    copy = folder().with_name("example-pictures") / path.name
+    copy = example_folder() / path.name
     fresh = copy.exists() and time.time() - copy.stat().st_ctime < KEEP_SECONDS / 2
     if not (fresh and filecmp.cmp(path, copy, shallow=False)):  # an older version may have left another
         copy.parent.mkdir(parents=True, exist_ok=True)

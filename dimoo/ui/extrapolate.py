@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from PIL import Image
 
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
@@ -89,7 +91,7 @@ def build(shop: Shop) -> Easel:
         return layout_of(defaults, *values)[-1]
 
     easel.derive = derive
-    easel.listen([easel.start.click, controls["prompt"].submit], extrapolate_request)
+    easel.listen([easel.start.click, controls["prompt"].submit], partial(extrapolate_request, defaults))
     easel.serve()
     for changed in (controls["image"], controls["aspect"], controls["align"]):
         changed.input(by_aspect, shape, [controls["align"], *sides], **LATEST)
@@ -123,9 +125,7 @@ def layout_of(defaults: Defaults, image: str | None, aspect: str, align: str, *g
         if picture is not None:
             picture = working(picture, defaults)
             if aspect != FREE:
-                width, height = map(int, aspect.split(":"))
-                wanted = sides_for_aspect(picture.size, width / height, align)
-                sides = {side: side_limits(side, defaults).check(pixels) for side, pixels in wanted.items()}
+                sides = sides_of(aspect, align, picture, defaults)
         shown = layout_html(picture, sides, defaults)
         if picture is not None and aspect != FREE and not any(sides.values()):
             shown = hint(f"{picture.width} × {picture.height} pixels: the picture has this aspect already.")
@@ -166,6 +166,16 @@ def words_of(side: str) -> str:
     return {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}[side]
 
 
-def extrapolate_request(image: str | None, aspect: str, align: str, **values: Any) -> Extrapolate:
-    """The request of the tab. The sides already say what the aspect asked for."""
-    return Extrapolate(image=opened(image, area=None), **settle_seed(values))
+def extrapolate_request(defaults: Defaults, image: str | None, aspect: str, align: str, **values: Any) -> Extrapolate:
+    """The request of the tab. Whoever starts at once may be faster than the sides that follow from an aspect."""
+    picture = opened(image, area=None)
+    if picture is not None and aspect != FREE:
+        values |= sides_of(aspect, align, working(picture, defaults), defaults)
+    return Extrapolate(image=picture, **settle_seed(values))
+
+
+def sides_of(aspect: str, align: str, picture: Image.Image, defaults: Defaults) -> dict[str, int]:
+    """Pixels to add on each side of a picture at its working size. Raises DimooError where that is more than can be added."""
+    width, height = map(int, aspect.split(":"))
+    wanted = sides_for_aspect(picture.size, width / height, align)
+    return {side: side_limits(side, defaults).check(pixels) for side, pixels in wanted.items()}

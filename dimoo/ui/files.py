@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import math
 import shutil
+import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
+from threading import BoundedSemaphore, Thread
 from typing import Any
 
 from gradio.utils import get_upload_folder
 from PIL import Image
 
+from dimoo.errors import DimooError
 from dimoo.frames import Frame
 from dimoo.images import upright
-from dimoo.metadata import file_name, save_png
+from dimoo.knobs import knobs
+from dimoo.metadata import file_name, read_settings, save_png
+from dimoo.tasks import Extrapolate
+from dimoo.ui.line import is_ticket
 
+CELL = knobs(Extrapolate)["left"].step
 KEEP_SECONDS = 24 * 3600
 SWEEP_SECONDS = 600
+DECODING = BoundedSemaphore(2)  # the largest pictures take a gigabyte meanwhile, however many are uploaded at once
 LARGEST_AREA = 2048 * 2048  # pixels of a picture that a session holds on to; no checkpoint works on a larger one
 
 
@@ -45,6 +53,16 @@ def folder() -> Path:
     return Path(get_upload_folder()).resolve() / "pictures"
 
 
+def example_folder() -> Path:
+    """Where the pictures of examples are served from."""
+    return folder().with_name("example-pictures")
+
+
+def own_folder() -> Path:
+    """Where the program, unless told otherwise, has Gradio keep its files, apart from those of other programs with Gradio."""
+    return (Path(tempfile.gettempdir()) / "dimoo").resolve()
+
+
 def keep(
     frame: Frame, ticket: str, given: dict[str, Image.Image] | None = None, before: Image.Image | None = None
 ) -> Picture:
@@ -55,6 +73,21 @@ def keep(
     rows, columns = frame.masked.shape
     compared = None if before is None else write(before, home / "before.png")
     return Picture(path, frame.settings, ticket, frame.index, columns, rows, files, compared)
+
+
+def found(ticket: str) -> list[Picture]:
+    """The pictures that were kept under a ticket, newest first, from their files alone; none where there are no such files."""
+    home = folder() / ticket
+    if not is_ticket(ticket) or not home.is_dir():
+        return []
+    beside = {path.stem: path for path in home.glob("*.png")}
+    compared, pictures = beside.pop("before", None), []
+    for path in sorted(home.glob("*/*.png"), key=lambda path: int(path.parent.name), reverse=True):
+        with suppress(DimooError):
+            settings = read_settings(path)
+            columns, rows = settings["width"] // CELL, settings["height"] // CELL
+            pictures.append(Picture(path, settings, ticket, int(path.parent.name), columns, rows, beside, compared))
+    return pictures
 
 
 def write(picture: Image.Image, path: Path) -> Path:
@@ -72,7 +105,8 @@ def opened(path: str | Path | bytes | None, area: int | None = LARGEST_AREA) -> 
     """
     if path is None:
         return None
-    picture = upright(path)
+    with DECODING:
+        picture = upright(path)
     shrink = math.sqrt((area or math.inf) / (picture.width * picture.height))
     if shrink < 1:
         picture.thumbnail((shrink * picture.width, shrink * picture.height), Image.Resampling.LANCZOS)
@@ -91,8 +125,14 @@ def sweep_regularly(every: float = SWEEP_SECONDS) -> None:
 
 
 def sweep(age: float = KEEP_SECONDS) -> None:
-    """Removes what is older than `age` seconds."""
-    for old in folder().glob("*"):
+    """Removes what is older than `age` seconds: pictures of sessions, and, in a folder that is ours alone, uploads as well.
+
+    Gradio sweeps uploads too, but knows only those of its own process.
+    """
+    swept = [*folder().glob("*")]
+    if folder().parent == own_folder():
+        swept += [path for path in own_folder().glob("*") if path not in (folder(), example_folder())]
+    for old in swept:
         try:
             if time.time() - old.stat().st_mtime > age:
                 shutil.rmtree(old, ignore_errors=True)

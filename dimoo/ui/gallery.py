@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import gradio as gr
@@ -14,10 +15,11 @@ from dimoo.knobs import Mask, knobs
 from dimoo.knobs import Picture as PictureKnob
 from dimoo.preview import NEUTRAL
 from dimoo.tasks import DIRECTIONS, MAPS, Edit, Extrapolate, Inpaint, Request
-from dimoo.ui.files import Picture, opened
+from dimoo.ui.files import Picture, found, opened
 from dimoo.ui.stage import FINAL_QUALITY, Message, jpeg
 
 MOST_PICTURES = 60
+FORGOTTEN = "This picture is not kept on the server any more. Open the page anew to begin again."
 WORDLESS = {"inpaint": "A part drawn anew", "extrapolate": "A picture continued"}
 
 
@@ -38,6 +40,14 @@ def publish(pictures: list[Picture]) -> tuple:
     return (*picture_parts(pictures[0]), listed(pictures))
 
 
+def restored(tickets: Any, pictures: list[Picture]) -> list[Picture]:
+    """The session's pictures when its page was opened anew: those of the tickets that the browser still has, oldest first."""
+    if pictures or not isinstance(tickets, list):
+        return pictures
+    kept = (found(ticket) for ticket in reversed(tickets[-MOST_PICTURES:]) if isinstance(ticket, str))
+    return list(chain.from_iterable(kept))[:MOST_PICTURES]
+
+
 def choose(pictures: list[Picture], event: gr.SelectData) -> tuple:
     """A picture of the session back on the stage.
 
@@ -45,8 +55,8 @@ def choose(pictures: list[Picture], event: gr.SelectData) -> tuple:
     """
     path = event.value["image"]["path"]
     picture = next((picture for picture in pictures if str(picture.path) == path and picture.path.exists()), None)
-    if picture is None:
-        return (gr.skip(),) * 4
+    if picture is None:  # a page that slept for long is forgotten on the server
+        return (Message("", "failed", FORGOTTEN).for_page(), *[gr.skip()] * 3)
     return (stage_message(picture), *picture_parts(picture))
 
 

@@ -20,7 +20,7 @@ from dimoo.ui.easel import Easel
 from dimoo.ui.examples import build_examples
 from dimoo.ui.files import opened
 from dimoo.ui.stage import jpeg
-from dimoo.ui.workbench import LATEST, PRIVATE, QUICK, Shop
+from dimoo.ui.workbench import LATEST, PRIVATE, Shop
 
 HINT = "Paint over what should be drawn anew."
 MASKING = ("mask", "invert", "grow")  # controls that decide on the cells, beside the strokes
@@ -32,10 +32,11 @@ let asked = 0;    // how many there had been when it was asked for
 const on = (name, place, then) => document.addEventListener(
   name, (event) => { if (event.target.closest(place)) then(); }, true);
 const forget = () => { changes += 1; props.value = ''; };
-on('pointerup', '#inpaint-editor', forget);
+for (const name of ['pointerup', 'keyup']) on(name, '#inpaint-editor', forget);
 for (const name of ['input', 'change']) on(name, '#inpaint-tab .mask-settings', forget);
+on('click', '#inpaint-tab .mask-settings .reset-button', forget);
 on('click', '#inpaint-show', () => { asked = changes; });
-watch('value', () => { if (props.value && asked !== changes) props.value = ''; });  // it came too late
+watch('value', () => { if (props.value.includes('<figure') && asked !== changes) props.value = ''; });  // it came too late
 """
 PREVIEW_SIDE = 512  # pixels of the longer side of the preview of cells, at least
 SHADE, EDGE = (200, 70, 29), (255, 236, 224)
@@ -84,7 +85,7 @@ def build(shop: Shop) -> Easel:
     easel.serve()
     controls["image"].input(lambda path: canvas_for(path, defaults), controls["image"], easel.derived, **LATEST)
     controls["mask"].change(None, None, cells, js="() => ''", **PRIVATE)
-    show.click(preview, [controls[name] for name in ("image", "strokes", *MASKING)], cells, **QUICK)
+    show.click(preview, [controls[name] for name in ("image", "strokes", *MASKING)], cells, **LATEST)
     return easel
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import re
 import shutil
 import tempfile
 import threading
@@ -22,6 +23,11 @@ def new_ticket() -> str:
     return uuid.uuid4().hex
 
 
+def is_ticket(text: str) -> bool:
+    """Whether a text that came from a page has the form of a ticket."""
+    return re.fullmatch("[0-9a-f]{32}", text) is not None
+
+
 class Line:
     """The line before the model. Only the page's own runs wait in it; others just occupy the model.
 
@@ -34,15 +40,20 @@ class Line:
         self._lock = threading.Lock()
         self._waiting: dict[str, float] = {}  # ticket -> when its page was last heard of, in order of arrival
         self._wanted: dict[str, Any] = {}  # ticket -> what waits under it
+        self._owners: dict[str, Any] = {}  # ticket -> who may have one only, while it waits or runs
         self._running: dict[str, float | None] = {}  # ticket -> the moment at which it expects to be done
 
-    def join(self, ticket: str, wanted: Any) -> None:
-        """wanted: what is to be run, for `start` to hand out."""
+    def join(self, ticket: str, wanted: Any, owner: Any = None) -> bool:
+        """wanted: what is to be run, for `start` to hand out. False if the owner has a ticket already, which counts on."""
         with self._lock:
             now = self._clock()
             self._waiting = {t: seen for t, seen in self._waiting.items() if now - seen < FORGOTTEN_AFTER}
             self._wanted = {t: its for t, its in self._wanted.items() if t in self._waiting}
-            self._waiting[ticket], self._wanted[ticket] = now, wanted
+            self._owners = {t: its for t, its in self._owners.items() if t in self._waiting or t in self._running}
+            if owner is not None and owner in self._owners.values():
+                return False
+            self._waiting[ticket], self._wanted[ticket], self._owners[ticket] = now, wanted, owner
+            return True
 
     def start(self, ticket: str) -> Any:
         """What waits under a ticket, which runs from now on; None if nothing does: it left the line, or never joined."""
@@ -69,11 +80,17 @@ class Line:
             self._waiting.pop(ticket, None)
             self._wanted.pop(ticket, None)
             self._running.pop(ticket, None)
+            self._owners.pop(ticket, None)
 
     def holds(self, ticket: str) -> bool:
         """Whether the ticket is waiting or running."""
         with self._lock:
             return ticket in self._waiting or ticket in self._running
+
+    def serves(self, owner: Any) -> bool:
+        """Whether somebody has a ticket that is waiting or running."""
+        with self._lock:
+            return owner is not None and owner in self._owners.values()
 
     def ahead(self, ticket: str) -> int | None:
         """How many runs come before a waiting ticket, the running one included; None if it is not waiting.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import gradio as gr
 
@@ -13,17 +14,21 @@ from dimoo.ui import chat, edit, extrapolate, generate, inpaint, transfer
 from dimoo.ui.api import endpoints
 from dimoo.ui.controls import literal
 from dimoo.ui.easel import Easel
-from dimoo.ui.files import KEEP_SECONDS, SWEEP_SECONDS
+from dimoo.ui.files import KEEP_SECONDS, SWEEP_SECONDS, Picture
+from dimoo.ui.gallery import listed, restored
 from dimoo.ui.stage import ASSETS, asset
 from dimoo.ui.switch import Switch, build_switch
 from dimoo.ui.theme import build_theme
-from dimoo.ui.workbench import MODEL, Notes, Runner, Shop, Workbench
+from dimoo.ui.workbench import MODEL, QUICK, Notes, Runner, Shop, Workbench
 
 TITLE = "Lumina-DiMOO"
 CACHE_SWEEP = (SWEEP_SECONDS, KEEP_SECONDS)
 QUEUE_LENGTH = 24
 UPLOAD_LIMIT = "20mb"
-SESSIONS = 500  # that Gradio remembers, with the last values of all their components: about a megabyte each
+SESSIONS = 200  # that Gradio remembers, with the last values of all their components: some megabytes each for large pictures
+TICKETS = """(_, ...others) => {
+  try { return [JSON.parse(sessionStorage.getItem('dimoo-pictures') || '[]'), null]; } catch { return [[], null]; }
+}"""
 TABS: dict[str, tuple[str, Callable[[Shop], Workbench]]] = {
     "generate": ("Generate", generate.build),
     "edit": ("Edit", edit.build),
@@ -54,11 +59,26 @@ def build_page(
                 if isinstance(benches[task], Easel):
                     benches[task].show_session(tab)
         transfer.connect(tabs, benches)
+        keep_over_reloads(page, shop.pictures, [bench for bench in benches.values() if isinstance(bench, Easel)])
         for name, endpoint in endpoints(shop).items():
             if name in tasks:
                 gr.api(endpoint, api_name=name, **MODEL)
     page.queue(max_size=queue_length, default_concurrency_limit=4)
     return page
+
+
+def keep_over_reloads(page: gr.Blocks, pictures: gr.State, easels: Sequence[Easel]) -> None:
+    """Has the pictures of a session come back when its page is opened anew, which Gradio also does after a lost connection.
+
+    The browser tab remembers their tickets (assets/stage.js).
+    """
+
+    def restore(tickets: Any, known: list[Picture]) -> tuple:
+        there = restored(tickets, known)
+        return (there, *[listed(there)] * len(easels))
+
+    tickets = gr.JSON(visible=False)
+    page.load(restore, [tickets, pictures], [pictures, *[easel.gallery for easel in easels]], js=TICKETS, **QUICK)
 
 
 def build_masthead(defaults: Defaults) -> gr.HTML:

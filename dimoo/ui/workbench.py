@@ -114,18 +114,17 @@ class Workbench(ABC):
         """triggers: events such as button.click that start a run; request_of: called with all controls by field."""
         fields = list(self.controls)
 
-        def begin(last: str, *values: Any) -> tuple:
-            return self.begin(last, lambda: request_of(**dict(zip(fields, values, strict=True))))
+        def begin(visit: gr.Request, *values: Any) -> tuple:
+            return self.begin(visit.session_hash, lambda: request_of(**dict(zip(fields, values, strict=True))))
 
-        self.beginning = begin, [self.ticket, *self.controls.values()], [self.ticket, self.board]
-        for trigger in triggers:
-            trigger(*self.beginning, concurrency_limit=None, **PRIVATE)
+        self.beginning = begin, list(self.controls.values()), [self.ticket, self.board]
+        gr.on(triggers, *self.beginning, concurrency_limit=None, **PRIVATE)
 
     def serve(self) -> None:
         """Connects the run itself, which the board begins, the ways to end it, and what was left for later."""
         outputs = [self.board, self.kept, *self.shown]
         running = self.running = self.board.begun(
-            self.run, [self.ticket, self.kept], outputs, **MODEL, **PRIVATE
+            self.run, [self.ticket, self.kept], outputs, trigger_mode="multiple", **MODEL, **PRIVATE
         )
         running.failure(self.refused, self.ticket, self.board, **QUICK)
         self.stop.click(self.halt, self.ticket, None, **QUICK)
@@ -133,19 +132,26 @@ class Workbench(ABC):
         for connect in self.later:
             connect()
 
-    def begin(self, last: str, request_of: Callable[[], Request]) -> tuple[str, Any]:
-        """Checks a request and joins the line; the board then begins the run. What cannot run never waits."""
-        if self.shop.line.holds(last):
-            gr.Warning("Stop what is being made first.", title="One at a time")
-            return last, gr.skip()
-        ticket = new_ticket()
+    def begin(self, session: str | None, request_of: Callable[[], Request]) -> tuple[Any, Any]:
+        """Checks a request and joins the line; the board then begins the run. What cannot run never waits.
+
+        session: whose tab this is, in which one run goes on at a time: presses of a button may overtake each other.
+        """
+        owner, ticket = (session, self.task) if session else None, new_ticket()
+        if self.shop.line.serves(owner):
+            return self._busy()
         try:
             wanted = self.shop.check(request_of())
         except DimooError as error:
             return ticket, failure(ticket, str(error))
-        self.shop.line.join(ticket, wanted)
+        if not self.shop.line.join(ticket, wanted, owner):
+            return self._busy()
         place = self.shop.line.describe(ticket) or ""
         return ticket, Message(ticket, "waiting", place, notes=wanted.notes).for_page()
+
+    def _busy(self) -> tuple[Any, Any]:
+        gr.Warning("Stop what is being made first.", title="One at a time")
+        return gr.skip(), gr.skip()
 
     def refused(self, ticket: str) -> Any:
         """The run did not even start: the queue is full. One that was left also ends here, all said."""
