@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-os.environ.setdefault("GRADIO_TEMP_DIR", os.path.join(tempfile.gettempdir(), "dimoo"))  # our own, to be swept: see ui/files.py
+os.environ.setdefault("GRADIO_TEMP_DIR", os.path.join(tempfile.gettempdir(), "dimoo"))
 
 import gradio as gr
 
@@ -28,6 +28,7 @@ from dimoo.ui.files import sweep_regularly
 from dimoo.ui.page import QUEUE_LENGTH, build_page, launch_options
 from dimoo.ui.switch import Switch
 
+APART = os.path.basename(os.environ["GRADIO_TEMP_DIR"]) == "dimoo"  # from the files of other programs with Gradio
 ON_SPACE = "SPACE_ID" in os.environ
 QUEUE_BEFORE_A_CARD = 64  # requests; where a picture takes seconds more people can wait
 
@@ -123,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DimooError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
-    sweep_regularly()
+    sweep_regularly(uploads=APART)
     while pipeline:
         page = build(pipeline, switch)
         address = serve(

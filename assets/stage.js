@@ -148,6 +148,7 @@ function receive() {
   stopReplay();
   const other = message.run !== ticket;
   const busy = ['waiting', 'running'].includes(root.dataset.phase);
+  if (busy && !message.run) return;  // it is about no run, and there is one to be told of
   const earlier = message.phase === 'done' && !message.fresh;  // a picture of the session that somebody clicked on
   aside = busy && (earlier || (aside && !other && !message.final));
   if (other && !(busy && earlier)) root.dataset.drawn = '0';

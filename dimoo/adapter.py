@@ -50,7 +50,7 @@ def base_of(folder: Path) -> str | None:
 
 def adapter_name(folder: Path) -> str:
     """What an adapter is called: its folder, or, in that of a run, the run's; one of the hub as there, without its owner."""
-    folder = folder.absolute()
+    folder = folder.resolve()
     if folder.parent.name == "snapshots":  # of the hub's cache: models--owner--name/snapshots/commit
         return folder.parents[1].name.rpartition("--")[2]
     return folder.parent.name if folder.name == "adapter" else folder.name

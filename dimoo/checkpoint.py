@@ -69,12 +69,12 @@ def load(
         raise DimooError("A model with an adapter cannot be offloaded: use --quantize instead.")
     if adapter:
         need_peft()
-    if quantize or offload:
-        need_packages()
     outline = Outline(config, vq_config, quantize or mode_of(dtype))
     spread = plan_spread(outline, device, Defaults.of(config.demo)) if offload else None
     if not spread:
         check_memory(outline, device)
+    if quantize or spread:
+        need_packages(quantize)
     folder, adapter = with_adapter(find(name))
     vocab = Vocabulary.load(folder, config)
     vq = VQModel.load(folder / "vqvae", device, dtype)
@@ -215,7 +215,7 @@ def plan_spread(outline: Outline, device: torch.device, defaults: Defaults) -> S
     if outline.mode in QUANTIZED:
         raise DimooError("Quantized weights cannot be offloaded: use --quantize or --offload, not both.")
     cell = outline.vq.cell
-    need = outline.need(Work.picture(defaults.height // cell, defaults.width // cell, cache=True))
+    need = outline.need(Work.picture(defaults.height // cell, defaults.width // cell, cache=True, top_k=defaults.top_k))
     kept = need.total - outline.block_bytes * outline.config.n_layers + LIBRARIES
     free = [free_bytes(torch.device("cuda", card)) for card in range(torch.cuda.device_count())]
     if kept > free[0]:

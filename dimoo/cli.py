@@ -173,9 +173,12 @@ def check_output(output: str) -> None:
 
 def check_writable(folder: Path) -> None:
     """Raises DimooError where no files can be made: that is to be known before the work, not after it."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        reason = "that is not allowed" if there.is_dir() else f"{there} is a file"
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        reason = f"{there} is a file" if not there.is_dir() else "" if os.access(there, os.W_OK) else "that is not allowed"
+    except OSError as error:
+        reason = error.strerror
+    if reason:
         raise DimooError(f"Nothing can be written to {folder}: {reason}.")
 
 

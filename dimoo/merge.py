@@ -15,7 +15,7 @@ from dimoo.checkpoint import find, read_config
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.hub import FILES
-from dimoo.train.run import replacing
+from dimoo.train.run import beside
 from dimoo.weights import read_model
 
 
@@ -46,13 +46,14 @@ def merge(adapter: Path, folder: Path, shard: str = "5GB") -> None:
     config = read_config(source)
     model = add_adapter(read_model(source, config, torch.device("cpu"), config.dtype or torch.bfloat16), adapter)
     model.config.demo["name"] = f"{Defaults.of(config.demo).name} + {adapter_name(adapter)}"
-    beside = [path for pattern in FILES for path in source.glob(pattern) if not path.match("model*.safetensors*")]
+    files = [path for pattern in FILES for path in source.glob(pattern) if not path.match("model*.safetensors*")]
     try:
-        with replacing(folder) as new:
-            for path in beside:
+        with beside(folder) as new:
+            for path in files:
                 copy = new / path.relative_to(source)
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, copy)
             model.save_pretrained(new, max_shard_size=shard)
+            new.rename(folder)
     except (OSError, SafetensorError) as error:
         raise DimooError(f"{folder} cannot be written ({str(error).splitlines()[0]}).") from error

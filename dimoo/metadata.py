@@ -75,8 +75,10 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     try:
         with Image.open(path, formats=["PNG"]) as image:
             check_size(image)
-            image.load()  # text may follow the pixels
-            text = image.text
+            text = image.info
+            if KEY not in text:
+                image.load()  # it may follow the pixels
+                text = image.text
     except FileNotFoundError as error:
         raise DimooError(f"There is no file {name}.") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

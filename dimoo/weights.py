@@ -24,7 +24,6 @@ WEIGHTS = "model"
 BODY = "model.transformer"
 QUANTIZED = ("int8", "nf4")
 KEPT = [f"{BODY}.wte", f"{BODY}.ln_f", f"{BODY}.ff_out"]  # never quantized, never away from the first device
-PACKAGES = ("bitsandbytes", "accelerate")
 NEED_PACKAGES = 'Quantized weights, and weights on several devices, need more packages: pip install -e ".[quantize]".'
 Spread = dict[str, int | str]  # name of a module -> number of a graphics card, or "cpu"
 
@@ -49,9 +48,9 @@ def read_model(
     return model.eval().requires_grad_(False)
 
 
-def need_packages() -> None:
-    """Raises DimooError without the packages for quantized weights and for several devices."""
-    if not all(map(find_spec, PACKAGES)):
+def need_packages(quantize: str | None) -> None:
+    """Raises DimooError without the packages for quantized weights, or else for several devices."""
+    if not all(map(find_spec, ("accelerate", "bitsandbytes") if quantize else ("accelerate",))):
         raise DimooError(NEED_PACKAGES)
 
 

@@ -43,7 +43,7 @@ def outwards(masked: np.ndarray, usual: tuple[int, int], limit: int, inside: boo
     usual: (height, width) in cells that the model knows best; limit: cells it can draw at all. A grid that is
     not much larger than usual is drawn at once. Else each window has at least half of its cells known, given
     at the start or drawn before, where that can be; of those the one which draws most is next, and of equal
-    ones the nearest to what was given, or, inside of a picture, to what is masked.
+    ones the nearest to what was given, or, inside of a picture, that which has what it draws in its middle.
     """
     area = usual[0] * usual[1]
     if masked.size <= min(limit, ROOM * area):
@@ -51,13 +51,16 @@ def outwards(masked: np.ndarray, usual: tuple[int, int], limit: int, inside: boo
     height = min(masked.shape[0], usual[0])
     width = min(masked.shape[1], max(usual[1], area // height))
     height = min(masked.shape[0], max(height, area // width))
-    near = np.argwhere(masked if inside else ~masked)
-    centre = near.mean(0) if len(near) else np.array(masked.shape) / 2
+    given = np.argwhere(~masked)
+    centre = given.mean(0) if len(given) else np.array(masked.shape) / 2
     tops, lefts = np.indices((masked.shape[0] - height + 1, masked.shape[1] - width + 1))
-    away = np.hypot(tops + (height - 1) / 2 - centre[0], lefts + (width - 1) / 2 - centre[1])
+    middles = tops + (height - 1) / 2, lefts + (width - 1) / 2
     windows, masked = [], masked.copy()
     while masked.any():
         new = window_sums(masked, height, width)
+        if inside:
+            centre = [window_sums(masked * places, height, width) / np.maximum(new, 1) for places in np.indices(masked.shape)]
+        away = np.hypot(middles[0] - centre[0], middles[1] - centre[1])
         known = height * width - new
         allowed = (known >= KNOWN * height * width) & (new > 0)
         if not allowed.any():

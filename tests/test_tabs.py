@@ -498,6 +498,20 @@ def test_examples_fill_the_controls_of_their_tabs(page):
                 assert "of 256 tokens will be redrawn" in shown
 
 
+def test_a_map_waits_for_what_is_being_made(page, file):
+    blocks, _, benches = page
+    easel, visit = benches["edit"], SimpleNamespace(session_hash="mine")
+    button = next(b for b in blocks.blocks.values() if getattr(b, "elem_id", None) == "edit-make-map")
+    [make] = [f.fn for f in blocks.fns.values() if (button._id, "click") in f.targets]
+    easel.shop.notes = lambda request: []
+    values = dict.fromkeys(easel.controls) | {"image": file(), "map": "depth", "kind": "control", "prompt": ""}
+    values["random_seed"] = True
+    ticket, message, wanted, *_ = make(visit, ("", None), *values.values())
+    assert message["phase"] == "waiting" and wanted == (ticket, values["image"])
+    assert make(visit, ("", None), *values.values())[:3] == (gr.skip(),) * 3
+    easel.shop.line.leave(ticket)
+
+
 def test_examples_start_the_run(page):
     blocks, _, benches = page
     for task in FOR_TASK:

@@ -86,6 +86,8 @@ def test_a_window_lies_around_a_small_hole():
     masked = np.zeros((64, 64), bool)
     masked[40:44, 10:13] = True
     assert outwards(masked, (16, 16), 10_000, inside=True) == [Window(34, 3, 16, 16)]
+    masked[20:22, 50:52] = True  # another one far from it
+    assert outwards(masked, (16, 16), 10_000, inside=True) == [Window(34, 3, 16, 16), Window(13, 43, 16, 16)]
     masked[:] = False
     masked[0, 63] = True
     assert outwards(masked, (16, 16), 10_000, inside=True) == [Window(0, 48, 16, 16)]

@@ -315,20 +315,21 @@ def test_old_pictures_are_swept_up(easel, served_files):
     assert not picture.path.exists() and example.is_relative_to(served_files) and example.exists()
 
 
-@pytest.mark.parametrize("ours", [True, False])
-def test_uploads_of_earlier_processes_are_swept_up_where_nobody_else_keeps_files(tmp_path, monkeypatch, ours):
-    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
-    home = tmp_path / ("dimoo" if ours else "gradio")
+@pytest.mark.parametrize("uploads", [True, False])
+def test_uploads_of_earlier_processes_are_swept_up_where_nobody_else_keeps_files(tmp_path, monkeypatch, uploads):
+    home = tmp_path / "gradio"
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(home))
     example = Path(served(path_of("beach.png")))
     for name in ("old", "new"):
         (home / name).mkdir(parents=True)
         (home / name / "photo.png").touch()
     long_ago = time.time() - files.KEEP_SECONDS - 60
-    for old in (home / "old", example.parent):
+    (home / "broken-off").touch()
+    for old in (home / "old", home / "broken-off", example.parent):
         os.utime(old, (long_ago, long_ago))
-    files.sweep()
-    assert (home / "old").exists() != ours and (home / "new" / "photo.png").exists() and example.exists()
+    files.sweep(uploads=uploads)
+    assert (home / "old").exists() == (home / "broken-off").exists() == (not uploads)
+    assert (home / "new" / "photo.png").exists() and example.exists()
 
 
 def drawn(request, size=(64, 48)) -> Frame:

@@ -148,19 +148,27 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder` that takes its place when the block ends well, and is gone if not."""
-    new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
-    if old.exists() and not folder.exists():
-        old.rename(folder)  # an earlier replacement was cut off between its two steps
-    for left in (new, old):
-        shutil.rmtree(left, ignore_errors=True)
+def beside(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`, which is gone if the block does not end well."""
+    new = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     try:
         yield new
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when the block ends well."""
+    old = folder.with_name(f"{folder.name}.old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)  # an earlier replacement was cut off between its two steps
+    shutil.rmtree(old, ignore_errors=True)
+    with beside(folder) as new:
+        yield new
     if folder.exists():
         folder.rename(old)
     new.rename(folder)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, Literal
 
@@ -244,8 +244,9 @@ async def _fetched(address: str) -> str:
     return await asyncio.wait_for(async_ssrf_protected_download(address, str(folder() / new_ticket())), FETCHING)
 
 
-def all_of(files: Sequence[Any]) -> tuple[Image.Image, ...]:
-    """Several pictures that came with a call; too many are refused before any is fetched. Raises DimooError."""
+def all_of(files: Any) -> tuple[Image.Image, ...]:
+    """Several pictures that came with a call, or one; too many are refused before any is fetched. Raises DimooError."""
+    files = files if isinstance(files, list | tuple) else [files]
     knobs(Chat)["images"].check_number(len(files))
     return tuple(opened(sent(file)) for file in files)
 

@@ -114,20 +114,20 @@ def connect_maps(easel: Easel, button: gr.Button) -> None:
     wanted = gr.State(("", None))  # ticket of the run whose result is wanted as a map, path of what it is a map of
     made = gr.State(("", None))  # path of the last map, path of what it is a map of
 
-    def make(last: str, made: tuple[str, str | None], *values: Any) -> tuple:
+    def make(visit: gr.Request, made: tuple[str, str | None], *values: Any) -> tuple:
         given = dict(zip(fields, values, strict=True))
         source = source_of(given["image"], made)
         if given["map"] not in COMPUTED:
             predicting = given | {"image": source, "kind": "predict", "count": 1}
-            ticket, message = easel.begin(last, lambda: request_of(**predicting))
-            joined = gr.skip() if ticket == last else (ticket, source)
+            ticket, message = easel.begin(visit.session_hash, lambda: request_of(**predicting))
+            joined = (ticket, source) if isinstance(ticket, str) else gr.skip()  # else something is being made already
             return ticket, message, joined, gr.skip(), gr.skip()
         path = computed_map(source, given["map"], easel.shop.defaults)
         return *(gr.skip(),) * 3, *((gr.skip(),) * 2 if path is None else (path, (path, source)))
 
     button.click(
         make,
-        [easel.ticket, made, *easel.controls.values()],
+        [made, *easel.controls.values()],
         [easel.ticket, easel.board, wanted, image, made],
         concurrency_limit=None,
         **PRIVATE,

@@ -20,13 +20,12 @@ from dimoo.tasks import Extrapolate
 from dimoo.ui.controls import control, hint, picture_box, settings_panel, settle_seed
 from dimoo.ui.easel import Easel
 from dimoo.ui.examples import build_examples
-from dimoo.ui.files import opened
+from dimoo.ui.files import CELL, opened
 from dimoo.ui.stage import jpeg
 from dimoo.ui.workbench import LATEST, Shop
 
 HINT = "Your picture grows here."
 SIDES = Extrapolate.SIDES
-CELL = knobs(Extrapolate)["left"].step
 FREE = "free"
 ASPECTS = {"Free": FREE, "1 : 1": "1:1", "4 : 3": "4:3", "3 : 2": "3:2", "16 : 9": "16:9", "3 : 4": "3:4", "9 : 16": "9:16"}
 ALIGNMENTS = [("Left or top", "start"), ("Centre", "center"), ("Right or bottom", "end")]

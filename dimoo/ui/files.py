@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -58,11 +57,6 @@ def example_folder() -> Path:
     return folder().with_name("example-pictures")
 
 
-def own_folder() -> Path:
-    """Where the program, unless told otherwise, has Gradio keep its files, apart from those of other programs with Gradio."""
-    return (Path(tempfile.gettempdir()) / "dimoo").resolve()
-
-
 def keep(
     frame: Frame, ticket: str, given: dict[str, Image.Image] | None = None, before: Image.Image | None = None
 ) -> Picture:
@@ -113,28 +107,29 @@ def opened(path: str | Path | bytes | None, area: int | None = LARGEST_AREA) -> 
     return picture
 
 
-def sweep_regularly(every: float = SWEEP_SECONDS) -> None:
-    """Removes what is too old from now on until the program ends, whether anybody visits or not."""
+def sweep_regularly(every: float = SWEEP_SECONDS, uploads: bool = False) -> None:
+    """Removes what is too old from now on until the program ends, whether anybody visits or not; uploads: see `sweep`."""
 
     def sweep_on() -> None:
         while True:
-            sweep()
+            sweep(uploads=uploads)
             time.sleep(every)
 
     Thread(target=sweep_on, name="sweep", daemon=True).start()
 
 
-def sweep(age: float = KEEP_SECONDS) -> None:
-    """Removes what is older than `age` seconds: pictures of sessions, and, in a folder that is ours alone, uploads as well.
+def sweep(age: float = KEEP_SECONDS, uploads: bool = False) -> None:
+    """Removes what is older than `age` seconds.
 
-    Gradio sweeps uploads too, but knows only those of its own process.
+    uploads: not only pictures of sessions but everything in Gradio's folder, which is no other program's. Gradio sweeps uploads
+    too, but knows only those of its own process.
     """
     swept = [*folder().glob("*")]
-    if folder().parent == own_folder():
-        swept += [path for path in own_folder().glob("*") if path not in (folder(), example_folder())]
+    if uploads:
+        swept += [path for path in folder().parent.glob("*") if path not in (folder(), example_folder())]
     for old in swept:
         try:
             if time.time() - old.stat().st_mtime > age:
-                shutil.rmtree(old, ignore_errors=True)
+                old.unlink() if old.is_file() else shutil.rmtree(old, ignore_errors=True)
         except FileNotFoundError:
             continue  # another request swept it

@@ -19,7 +19,7 @@ from dimoo.ui.files import Picture, found, opened
 from dimoo.ui.stage import FINAL_QUALITY, Message, jpeg
 
 MOST_PICTURES = 60
-FORGOTTEN = "This picture is not kept on the server any more. Open the page anew to begin again."
+FORGOTTEN = "The server does not know this picture any more. Open the page anew to see what is still there."
 WORDLESS = {"inpaint": "A part drawn anew", "extrapolate": "A picture continued"}
 
 
