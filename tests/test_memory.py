@@ -15,6 +15,7 @@ from dimoo import memory
 from dimoo.__main__ import main
 from dimoo.checkpoint import PUBLISHED
 from dimoo.config import LLaDAConfig
+from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.evals.memory import BODIES, measure
 from dimoo.memory import available_bytes, check_fits, container_bytes, free_bytes, out_of_memory, work_of
@@ -229,6 +230,7 @@ def test_the_readme_says_what_the_command_prints():
     for mode, name in (("bf16", "bfloat16"), ("int8", "`--quantize int8`"), ("nf4", "`--quantize nf4`")):
         (row,) = (line for line in text.splitlines() if line.startswith(f"| {name} |"))
         said = [float(cell.strip(" *")) for cell in row.split("|")[2:-1]]
-        plain, cached = (Outline(LLaDAConfig(), {}, mode).need(Work.picture(64, 64, cache=cache)) for cache in (False, True))
+        outline, top_k = Outline(LLaDAConfig(), {}, mode), Defaults().top_k
+        plain, cached = (outline.need(Work.picture(64, 64, cache=cache, top_k=top_k)) for cache in (False, True))
         printed = (plain.weights, plain.activations, cached.cache, plain.decoder, plain.total, cached.total)
         assert said == pytest.approx([size / 1e9 for size in printed], abs=0.02)

@@ -51,7 +51,7 @@ def shares(tasks: str, progress: float) -> dict[str, float]:
     if tasks == "generate":
         crowd = 0.7 if progress < 0.5 else 0.15
         return {"crowd": crowd, "generate": 1 - crowd}
-    return {"crowd": 0.11, "generate": 0.43, "chat": 0.12, "lesson": 0.34}
+    return {"crowd": 0.14, "generate": 0.46, "chat": 0.15, "lesson": 0.25}
 
 
 def optimizers(model: DiMOO, reader: Reader, rate: float) -> list[torch.optim.Optimizer]:
