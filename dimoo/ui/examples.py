@@ -53,7 +53,6 @@ FOR_TASK: dict[str, tuple[Example, ...]] = {
         Example("New scene", {"kind": "subject", "prompt": "this rocket on the beach"}, {"image": "rocket.png"}),
         Example("Poster", {"kind": "style"}, SNOW | {"reference": "poster.png"}),
         Example("Depth", {"kind": "predict", "map": "depth"}, SNOW),
-        Example("From the left", {"kind": "view", "direction": "left"}, BEACH),
     ),
     "inpaint": (
         Example(
