@@ -54,12 +54,12 @@ def outwards(masked: np.ndarray, usual: tuple[int, int], limit: int, inside: boo
     given = np.argwhere(~masked)
     centre = given.mean(0) if len(given) else np.array(masked.shape) / 2
     tops, lefts = np.indices((masked.shape[0] - height + 1, masked.shape[1] - width + 1))
-    middles = tops + (height - 1) / 2, lefts + (width - 1) / 2
+    middles, cells = (tops + (height - 1) / 2, lefts + (width - 1) / 2), np.indices(masked.shape)
     windows, masked = [], masked.copy()
     while masked.any():
         new = window_sums(masked, height, width)
         if inside:
-            centre = [window_sums(masked * places, height, width) / np.maximum(new, 1) for places in np.indices(masked.shape)]
+            centre = [window_sums(masked * places, height, width) / np.maximum(new, 1) for places in cells]
         away = np.hypot(middles[0] - centre[0], middles[1] - centre[1])
         known = height * width - new
         allowed = (known >= KNOWN * height * width) & (new > 0)
