@@ -11,14 +11,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-os.environ.setdefault("GRADIO_TEMP_DIR", os.path.join(tempfile.gettempdir(), "dimoo"))
+# Apart from other programs and other people; a name that Python could take for the package would hide it from scripts beside.
+os.environ.setdefault(
+    "GRADIO_TEMP_DIR", os.path.join(tempfile.gettempdir(), f"dimoo-files-{os.getuid() if hasattr(os, 'getuid') else 0}")
+)
 
 import gradio as gr
 
-from dimoo.checkpoint import VARIABLE, default_checkpoint, load
+from dimoo.checkpoint import VARIABLE, default_checkpoint, load_as_asked
+from dimoo.cli import loading_options
 from dimoo.errors import DimooError
 from dimoo.frames import Answer, Frame
 from dimoo.pipeline import Pipeline
@@ -28,7 +33,7 @@ from dimoo.ui.files import sweep_regularly
 from dimoo.ui.page import QUEUE_LENGTH, build_page, launch_options
 from dimoo.ui.switch import Switch
 
-APART = os.path.basename(os.environ["GRADIO_TEMP_DIR"]) == "dimoo"  # from the files of other programs with Gradio
+APART = os.path.basename(os.environ["GRADIO_TEMP_DIR"]).startswith("dimoo-files-")
 ON_SPACE = "SPACE_ID" in os.environ
 QUEUE_BEFORE_A_CARD = 64  # requests; where a picture takes seconds more people can wait
 
@@ -43,9 +48,8 @@ def options() -> argparse.ArgumentParser:
         "--offer", metavar="NAME,NAME", default=os.environ.get("DIMOO_OFFER", ""),
         help="checkpoints that anyone on the page may put in the place of this one",
     )  # fmt: skip
-    parser.add_argument("--device", help="cpu or cuda (default: what there is)")
-    parser.add_argument("--quantize", metavar="int8|nf4", help="keep the transformer's weights in 8 or 4 bits")
-    parser.add_argument("--offload", action="store_true", help="spread the weights over all cards, the rest to the processor")
+    loading_options(parser)
+    parser.set_defaults(quantize=os.environ.get("DIMOO_QUANTIZE") or None, offload=bool(os.environ.get("DIMOO_OFFLOAD")))
     parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0" if ON_SPACE else "127.0.0.1"))
     parser.add_argument("--port", type=int, default=os.environ.get("GRADIO_SERVER_PORT", "7860"))
     parser.add_argument(
@@ -113,14 +117,11 @@ def serve(page: gr.Blocks, **options: Any) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = options().parse_args(argv)
 
-    def load_as_asked(name: str) -> Pipeline:
-        return load(name, arguments.device, quantize=arguments.quantize, offload=arguments.offload)
-
     try:
         auth = credentials(arguments.auth)
         check_port(arguments.host, arguments.port)
-        switch = offered(arguments, load_as_asked)
-        pipeline = load_as_asked(arguments.checkpoint)
+        switch = offered(arguments, partial(load_as_asked, arguments))
+        pipeline = load_as_asked(arguments, arguments.checkpoint)
     except DimooError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2

@@ -11,7 +11,8 @@ const KEPT = 24;         // pictures whose steps stay here for a replay
 
 const album = new Map(); // "ticket/index" -> {frames, final, before, alt, columns, rows}, oldest first
 let current = null;      // the entry of the album on the stage
-let view = 'committed';
+let wish = 'committed';  // the view that was chosen; there is not always something to compare
+let view = wish;
 let shown = 0;           // place on the slider: a frame, or frames.length for the finished picture
 let latest = 0;          // counts paint requests, so that a late decode never paints over a newer picture
 let replay = null;
@@ -79,7 +80,7 @@ function paint(frame, last) {
         pen.fillRect(x + edge, y + edge, cell - 2 * edge, cell - 2 * edge);
       });
     }
-    if (last && view === 'committed') {
+    if (last && view === 'committed' && !still.matches) {
       pen.fillStyle = 'rgba(255, 255, 255, 0.28)';  // a flash on what was decided since
       eachCell(frame.cells, (byte, x, y, cell, i) => { if (byte && !last.cells[i]) pen.fillRect(x, y, cell, cell); });
     }
@@ -88,10 +89,21 @@ function paint(frame, last) {
   picture.src = frame.picture;
 }
 
+function look(at) {
+  if (view === at) return;
+  view = root.dataset.view = at;
+  $('.stage-views').querySelectorAll('button').forEach((button) => {
+    const pressed = button.dataset.view === at;
+    button.setAttribute('aria-pressed', String(pressed));
+    if (pressed) $('.stage-help').textContent = button.title;
+  });
+}
+
 function show(place, flash) {
   const { frames, final } = current;
   const both = Boolean(final && current.before);
   root.dataset.both = String(both);
+  look(wish === 'compare' && !both ? 'committed' : wish);
   shown = Math.min(place, frames.length);
   const atEnd = final && shown >= frames.length;
   resize();
@@ -181,12 +193,8 @@ element.addEventListener('click', (event) => {
   if (!button) return;
   if (button.classList.contains('stage-play')) { play(); return; }
   if (!button.dataset.view) return;
-  view = button.dataset.view;
-  $('.stage-help').textContent = button.title;
-  root.dataset.view = view;
-  $('.stage-views').querySelectorAll('button').forEach((other) => {
-    other.setAttribute('aria-pressed', String(other === button));
-  });
+  wish = button.dataset.view;
+  look(wish);
   if (current) show(shown, false);
 });
 cut.addEventListener('input', () => root.style.setProperty('--cut', `${cut.value}%`));

@@ -5,6 +5,7 @@ const root = $('.stage');
 let ticket = null;       // of the run whose messages come in
 let begun = null;        // the last run that was asked for
 let asking = null;
+const still = matchMedia('(prefers-reduced-motion: reduce)');
 
 // While the request waits for the model, ask for its place in the line.
 function ask() {
@@ -21,10 +22,17 @@ function ask() {
   }, 600);
 }
 
+// A step can take minutes, and the server is only heard of after it.
+document.addEventListener('click', ({ target }) => {
+  const stop = target.closest('.stop-button');
+  if (!stop || root.dataset.phase !== 'running' || !stop.closest('.task-tab')?.contains(root)) return;
+  $('.stage-status').textContent = $('.stage-spoken').textContent = 'Stopping after this step …';
+});
+
 function setPhase(phase) {
   const starts = phase === 'running' && root.dataset.phase !== phase;
   root.dataset.phase = phase;
-  if (starts) ($('.stage-foot') || root).scrollIntoView({ block: 'nearest', behavior: 'smooth' });
+  if (starts) ($('.stage-foot') || root).scrollIntoView({ block: 'nearest', behavior: still.matches ? 'auto' : 'smooth' });
   const tab = element.closest('.task-tab');
   if (!tab) return;
   const buttons = [...tab.querySelectorAll('.run-button, .stop-button, .leave-button')];

@@ -2,7 +2,7 @@
 let first = null;
 setInterval(async () => {
   try {
-    const { since } = await (await fetch('healthz', { cache: 'no-store' })).json();
+    const { since } = await (await fetch(`${window.gradio_config.root}/healthz`, { cache: 'no-store' })).json();
     first ??= since;
     if (since !== first) location.reload();
   } catch { /* it is on its way */ }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -32,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("dimoo.evals.bench", "measure the speed of a checkpoint on this machine"),
 }
 PROGRAM = "python -m dimoo"
+PIPE_CLOSED = 141  # what a shell reports for a program whose reader has gone
 INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 
 
@@ -65,10 +67,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = overview().parse_args(argv[:1] or ["--help"]).command
     try:
         module, parser = reader_of(command)
-        return module.main(parser.parse_intermixed_args(argv[1:])) or 0
+        code = module.main(parser.parse_intermixed_args(argv[1:])) or 0
+        sys.stdout.flush()
+        return code
     except DimooError as error:
         print(f"dimoo: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who reads has seen enough, as `| head`; what is still to be flushed goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     except KeyboardInterrupt:
         print("\ndimoo: stopped.", file=sys.stderr)
         return INTERRUPTED

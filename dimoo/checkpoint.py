@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from dimoo.adapter import adapter_name, add_adapter, base_of, need_peft
 from dimoo.config import LLaDAConfig
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
-from dimoo.memory import free_bytes, gigabytes
+from dimoo.memory import free_bytes, gigabytes, out_of_memory
 from dimoo.outline import Outline, Work
 from dimoo.pipeline import Pipeline
 from dimoo.precision import fastest_dtype
@@ -41,6 +42,7 @@ def default_checkpoint() -> str:
     return os.environ.get(VARIABLE) or BUILT_IN
 
 
+@out_of_memory()
 def load(
     name_or_path: str | Path | None = None,
     device: str | torch.device | None = None,
@@ -61,6 +63,7 @@ def load(
     device, name = pick_device(device), name_or_path or default_checkpoint()
     folder, adapter = with_adapter(find(name, hub.CONFIGS), hub.CONFIGS)  # enough to tell what is in the way of a download
     config, vq_config = read_config(folder), read_vq_config(folder / "vqvae")
+    defaults = Defaults.of(config.demo)
     if dtype is None:
         dtype = torch.bfloat16 if quantize or offload else pick_dtype(device)
         if device.type == "cpu" and not fits(Outline(config, vq_config, mode_of(dtype)), device):
@@ -70,7 +73,7 @@ def load(
     if adapter:
         need_peft()
     outline = Outline(config, vq_config, quantize or mode_of(dtype))
-    spread = plan_spread(outline, device, Defaults.of(config.demo)) if offload else None
+    spread = plan_spread(outline, device, defaults) if offload else None
     if not spread:
         check_memory(outline, device)
     if quantize or spread:
@@ -86,10 +89,15 @@ def load(
     table = folder / "vqvae" / "preview.safetensors"
     preview = Preview.load(table, len(vq.codebook)) if table.exists() else None
     model = read_model(folder, config, device, dtype, quantize, spread)
-    defaults = Defaults.of(config.demo)
     if adapter:
         model, defaults = add_adapter(model, adapter), replace(defaults, name=f"{defaults.name} + {adapter_name(adapter)}")
     return Pipeline(model, vq, vocab, defaults, outline, preview)
+
+
+def load_as_asked(options: Namespace, name: str | None) -> Pipeline:
+    """`load` with the options of a command line."""
+    dtype = getattr(torch, options.dtype) if options.dtype else None
+    return load(name, options.device, dtype, options.quantize, options.offload)
 
 
 def with_adapter(folder: Path, files: Sequence[str] = hub.FILES) -> tuple[Path, Path | None]:

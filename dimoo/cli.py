@@ -49,7 +49,15 @@ def checkpoint_options(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", metavar="NAME",
         help="folder, hub id or hub id@revision (default: DIMOO_CHECKPOINT, or else the built-in one)",
     )  # fmt: skip
+    loading_options(parser)
+
+
+def loading_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu or cuda (default: what there is)")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"),
+        help="numbers to calculate with; the same seed draws the same picture with the same ones (default: the faster ones)",
+    )  # fmt: skip
     parser.add_argument("--quantize", metavar="int8|nf4", help="keep the transformer's weights in 8 or 4 bits")
     parser.add_argument("--offload", action="store_true", help="spread the weights over all cards, the rest to the processor")
 
@@ -107,7 +115,7 @@ def aspect(text: str) -> float:
 def main(options: argparse.Namespace) -> int:
     pipeline = None
     if options.json:
-        check_writable(Path(options.json).parent)
+        check_file(options.json)
     if getattr(options, "aspect", None):  # how much to add depends on the size that the checkpoint works with
         pipeline = loaded(options)
         grow_to_aspect(options, pipeline)
@@ -127,9 +135,9 @@ def main(options: argparse.Namespace) -> int:
 
 
 def loaded(options: argparse.Namespace) -> Pipeline:
-    from dimoo.checkpoint import load  # a wrong option should not wait for torch
+    from dimoo.checkpoint import load_as_asked  # a wrong option should not wait for torch
 
-    return load(options.checkpoint, options.device, quantize=options.quantize, offload=options.offload)
+    return load_as_asked(options, options.checkpoint)
 
 
 def follow(pipeline: Pipeline, request: Request) -> Iterator[Frame | Answer]:
@@ -169,6 +177,13 @@ def check_output(output: str) -> None:
             f"Pictures are written as PNG, because that keeps their settings: name the file {path.stem}.png."
         )
     check_writable(path if is_folder(output) else path.parent)
+
+
+def check_file(name: str) -> None:
+    """Raises DimooError for a file that cannot be made."""
+    if is_folder(name):
+        raise DimooError(f"{name} is a folder: name a file in it.")
+    check_writable(Path(name).parent)
 
 
 def check_writable(folder: Path) -> None:

@@ -45,6 +45,11 @@ class Frame:
     tries: int = 1
     attempt: int = 1
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether something is missing: a run that is stopped during a later try leaves an earlier one, which is whole."""
+        return self.stopped and bool(self.masked.any())
+
     def picture(self, view: str = "committed") -> Image:
         """A small picture of the state: a few pixels per cell.
 
@@ -75,3 +80,7 @@ class Answer:
     done: bool = False
     stopped: bool = False
     settings: dict[str, Any] | None = None
+
+    @property
+    def cut_short(self) -> bool:
+        return self.stopped

@@ -92,11 +92,13 @@ def fit_bucket(picture: Image.Image, side: int) -> Image.Image:
     """Scaled and centre-cropped to that of layout.size_buckets(side) which loses least (the published choice)."""
     from dimoo.layout import size_buckets  # needs torch, which a request should not wait for
 
-    def left_over(size: Size) -> float:
-        ratios = size[0] / picture.width, size[1] / picture.height
-        return min(ratios) / max(ratios)
+    return cover(picture, max(size_buckets(side), key=lambda size: (left_over(picture.size, size), size)))
 
-    return cover(picture, max(size_buckets(side), key=lambda size: (left_over(size), size)))
+
+def left_over(size: Size, target: Size) -> float:
+    """The share of a picture of `size` that is still to be seen when it covers `target`."""
+    ratios = target[0] / size[0], target[1] / size[1]
+    return min(ratios) / max(ratios)
 
 
 def cover(picture: Image.Image, size: Size, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:

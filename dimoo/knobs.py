@@ -147,15 +147,16 @@ class Picture(Knob):
 
 @dataclass(frozen=True)
 class Pictures(Knob):
-    """Up to `high` pictures."""
+    """Up to `high` pictures, or one alone."""
 
     high: int
 
     def check(self, value: Any) -> tuple:
         from dimoo.images import upright
 
-        self.check_number(len(value or ()))
-        return tuple(upright(picture) for picture in value or ())
+        given = () if value is None else value if isinstance(value, list | tuple) else (value,)
+        self.check_number(len(given))
+        return tuple(upright(picture) for picture in given)
 
     def check_number(self, count: int) -> None:
         """Raises DimooError for more than there can be."""

@@ -67,11 +67,11 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
 
 
 def container_bytes(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a container may still take (control groups, version 2); what it can drop again counts as free."""
+    """What a container may still take (control groups, version 2); files that are kept in memory make room when it is needed."""
     try:
         limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        files = re.search(r"^inactive_file (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)
-        return int(limit) - int(used) + int(files[1])
+        files = re.findall(r"^(?:in)?active_file (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)
+        return int(limit) - int(used) + sum(map(int, files))
     except (OSError, ValueError, TypeError):
         return None
 

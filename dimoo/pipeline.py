@@ -21,21 +21,23 @@ from dimoo.best_of import SEEDS_APART, BestOf, agreement, can_answer, prompt_sco
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.frames import Answer, Frame
-from dimoo.images import cropped_size, size_for
+from dimoo.images import cropped_size, left_over
 from dimoo.memory import check_fits, out_of_memory, work_of
 from dimoo.model import DiMOO
 from dimoo.noise import noise_of
 from dimoo.outline import Need, Outline
-from dimoo.plans import Encode, Plan, Planner, Talk
+from dimoo.plans import Encode, Plan, Planner, Talk, at_working_size, pictures_of
 from dimoo.preview import NEUTRAL, Budget, Preview, fit_unseen
 from dimoo.sampler import ImageState
-from dimoo.tasks import SEEDS, Chat, Draw, Extrapolate, Inpaint, Request
+from dimoo.tasks import SEEDS, Chat, Draw, Edit, Request
 from dimoo.timing import Stopwatch
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.windows import unmask_windows
 
 PREVIEW_SHARE = 0.04  # of the time of a run
+NAMES = {"image": "The picture", "reference": "The reference"}
+NOTICED = 0.05  # the share of a picture that may be cut off without a word
 CARD_FLOPS = 2e14  # bfloat16 rate of a data-centre card on this kind of model, for estimates only
 SMALL_WORDS = set(
     "a an and at by for from has in into is it its of on or over some the to under with".split()
@@ -104,16 +106,26 @@ class Pipeline:
         return self.defaults.assess == "words" or self.defaults.assess == "question" and can_answer(self.vocab)
 
     def _size_notes(self, request: Request) -> list[str]:
-        """Not of pictures that are only cropped: those lose less than a cell."""
-        if not isinstance(request, Inpaint | Extrapolate):
-            return []
-        before, after = request.image.size, size_for(request.image.size, self.defaults, self.vq.cell)
-        if after == cropped_size(before, self.vq.cell):
-            return []
-        return [
-            f"The picture is scaled from {before[0]} × {before[1]} to {after[0]} × {after[1]}, a size that "
-            f"{self.defaults.name} can work on, so all of its pixels change."
-        ]
+        """Of pictures whose pixels are not worked on as they are, or of which more than a little is cut off."""
+        notes, cell = [], self.vq.cell
+        worked = pictures_of(at_working_size(request, self.defaults, cell))
+        for name, picture in pictures_of(request).items():
+            before, after = picture.size, worked[name].size
+            what, kept = NAMES.get(name, name.capitalize()), left_over(before, after)
+            cut = f"{1 - kept:.0%} of it are cut off at its edges" if 1 - kept > NOTICED else ""
+            if after == cropped_size(before, cell):
+                continue  # what it loses is less than a cell
+            if isinstance(request, Edit) and not cut and math.prod(after) >= math.prod(before):
+                continue  # all of it is there, as large as it came or larger
+            if isinstance(request, Chat):
+                notes += [f"{what} is too long for {self.defaults.name}: {cut}."] if cut else []
+                continue
+            sizes = f"{before[0]} × {before[1]} to {after[0]} × {after[1]}"
+            notes.append(
+                f"{what} is scaled from {sizes}, a size that {self.defaults.name} can work on"
+                + (f", and {cut}." if cut else ", so all of its pixels change." if name == "image" else ".")
+            )
+        return notes
 
     def _word_notes(self, request: Request) -> list[str]:
         known = self.vocab.known_words(request.prompt)
@@ -230,6 +242,8 @@ class Pipeline:
                     attempt=tries.attempt,
                 )
                 if state.done or frame.stopped:
+                    if stopped and tries.best is not None:  # the picture of a run that would have ended with these tries
+                        request = replace(request, tries=len(tries.complete))
                     frame = self._finish(frame, state, plan, request, watch)
                     if frame.settings and tries.best is not None and plan.tries > 1:
                         frame.settings["kept"] = tries.kept + 1
@@ -275,6 +289,6 @@ class Pipeline:
             "seconds": round(seconds, 2),
             "version": dimoo.__version__,
         }
-        if last.stopped:
+        if last.cut_short:
             settings["stopped"] = f"{last.step}/{last.steps}"
         return settings

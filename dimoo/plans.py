@@ -6,6 +6,7 @@ becomes codes is handed in, so that the work of a request can be reckoned withou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -113,7 +114,8 @@ class Planner:
         grid = torch.full((request.height // self.cell, request.width // self.cell), -1)
         words = self.vocab.known_words(request.prompt)
         how = sampling(request, self.defaults)
-        return Plan(grid, self._by_prompt(request.prompt), how, whole(grid), tries=request.tries, words=words)
+        tries = request.tries if request.temperature else 1  # without chance all tries are alike
+        return Plan(grid, self._by_prompt(request.prompt), how, whole(grid), tries=tries, words=words)
 
     def edit(self, request: Edit) -> Plan:
         """Pictures are fitted to the sizes that were trained; the result has that of the first."""
@@ -202,16 +204,29 @@ def inpainting(request: Inpaint, defaults: Defaults, cell: int = 16) -> tuple[Im
 
 
 def at_working_size(request: Request, defaults: Defaults, cell: int = 16) -> Request:
-    """The same request with the picture to be continued or repaired, and its mask, at the size at which they are worked on.
+    """The same request with its pictures, and its mask, at the sizes at which they are worked on; of such a one it is itself.
 
     Raises DimooError if the mask does not fit the picture.
     """
-    if not isinstance(request, Inpaint | Extrapolate):
+    if isinstance(request, Chat):
+        return replace(request, images=tuple(chat_pictures(request.images, defaults, cell)))
+    if isinstance(request, Edit):
+        fitted = {name: images.fit_bucket(picture, defaults.edit_side) for name, picture in pictures_of(request).items()}
+        return replace(request, **fitted)
+    if isinstance(request, Generate):
         return request
     picture = images.working(request.image, defaults, cell)
     if isinstance(request, Extrapolate):
         return replace(request, image=picture)
     return replace(request, image=picture, mask=images.fit_mask(request.mask, request.image.size, picture.size, cell))
+
+
+def pictures_of(request: Request) -> dict[str, Image.Image]:
+    """The pictures that a request is given, by a name for each; masks are none."""
+    if isinstance(request, Chat):
+        return {f"picture {number}": picture for number, picture in enumerate(request.images, 1)}
+    given = {name: getattr(request, name, None) for name in ("image", "reference")}
+    return {name: picture for name, picture in given.items() if picture is not None}
 
 
 def canvas(
@@ -229,7 +244,7 @@ def canvas(
         side = int((LARGEST_CANVAS * defaults.max_area) ** 0.5)
         raise DimooError(
             f"{width} × {height} is too large for {defaults.name}: width times height can be at most "
-            f"{side} × {side}. Add less, or in several goes."
+            f"{side} × {side}. Add less."
         )
     cells = np.ones((height // cell, width // cell), bool)
     top, left = sides["top"] // cell, sides["left"] // cell
@@ -246,7 +261,7 @@ def chat_pictures(pictures: tuple[Image.Image, ...], defaults: Defaults, cell: i
     """Pictures at the sizes that questions are asked about: one as large as it is, within bounds; several smaller."""
     if len(pictures) != 1:
         return [images.fit_bucket(picture, defaults.edit_side) for picture in pictures]
-    area = pictures[0].width * pictures[0].height
+    area = math.prod(images.cropped_size(pictures[0].size, cell))
     small, large = defaults.chat_sides
     if small**2 <= area <= large**2:
         return [images.whole_cells(pictures[0], cell)]

@@ -95,7 +95,7 @@ def test_a_checkpoint_that_is_replaced_gives_its_memory_back(every_task, monkeyp
         return noted(str(every_task), "cpu") if next(rounds) else None
 
     alive: list[int] = []
-    monkeypatch.setattr(app, "load", noted)
+    monkeypatch.setattr("dimoo.checkpoint.load", noted)
     monkeypatch.setattr(app, "following", following)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -224,10 +224,15 @@ def test_stop_keeps_the_partial_picture_and_frees_the_model(visit, tmp_path):
     set_number(page, "steps", 120)
     generate(page)
     page.wait_for_function("document.querySelector('.stage-status').textContent.startsWith('Step 2')")
+    page.evaluate(
+        "window.said = []; const status = document.querySelector('.stage-status');"
+        "new MutationObserver(() => said.push(status.textContent)).observe(status, {childList: true})"
+    )
     page.click("#generate-stop")
     clicked = time.monotonic()
     wait_for(page, "stopped")
     assert time.monotonic() - clicked < PATIENCE * 1.0
+    assert page.evaluate("said[0]") == "Stopping after this step …"  # before the server says anything
     step = int(re.fullmatch(r"Stopped at step (\d+) of 120", page.inner_text(".stage-status"))[1])
     page.wait_for_selector("#generate-details .stopped")
     path = download(page, tmp_path)
@@ -468,6 +473,9 @@ def test_a_picture_is_edited_and_compared(visit, photo, tmp_path):
     page.click("#edit-direction label >> text=Back")
     run(page, "edit", 2)
     page.wait_for_selector("#edit-details .details-prompt >> text=Another view: back")
+    pressed = '#edit-stage [data-view="{}"][aria-pressed="{}"]'
+    page.wait_for_selector(pressed.format("committed", "true"))  # there is nothing to compare another view with
+    assert page.locator(pressed.format("compare", "false")).count() == 1
 
 
 def test_maps_are_made_from_a_picture(visit, photo):
@@ -556,6 +564,19 @@ def test_what_is_painted_is_redrawn_and_nothing_else(visit, photo, tmp_path):
     other.wait_for_selector("#inpaint-run:visible")
     other.wait_for_function("document.querySelector('#inpaint-prompt textarea').value === 'a red ball'")
     assert other.input_value("#inpaint-seed input") == str(read_settings(result)["seed"])
+
+
+def test_a_browser_that_cannot_paint_says_what_else_to_do(browser, address):
+    page = browser.new_context().new_page()
+    page.add_init_script(
+        "const get = HTMLCanvasElement.prototype.getContext; HTMLCanvasElement.prototype.getContext = "
+        "function (kind, ...rest) { return kind.startsWith('webgl') ? null : get.call(this, kind, ...rest); };"
+    )
+    page.goto(address)
+    open_tab(page, "inpaint")
+    words = "getComputedStyle(document.querySelector('.mask-editor'), '::after').content"
+    assert "Upload a mask under Mask instead" in page.evaluate(words)
+    page.context.close()
 
 
 def test_why_a_picture_cannot_be_painted_on_stays(visit, photo, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -338,3 +339,21 @@ def test_ctrl_c_ends_cleanly_and_keeps_what_is_done(checkpoint, tmp_path):
     assert read_settings(first)["seed"] >= 0
     assert not (tmp_path / "a-8.png").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure():
+    command = [sys.executable, "-m", "dimoo", "memory", "--checkpoint", "assets/toytown"]
+    closed = subprocess.run(command, stdout=closed_pipe(), stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert closed.returncode == 141 and closed.stderr == ""
+
+
+def closed_pipe() -> int:
+    """Where to write to when nobody reads any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+def test_a_folder_is_no_file_for_settings(tmp_path, capsys):
+    assert program.main(["generate", "a ball", "--json", str(tmp_path)]) == 2
+    assert "is a folder: name a file in it" in capsys.readouterr().err

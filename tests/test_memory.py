@@ -155,7 +155,8 @@ def test_free_memory_of_machine_and_container(tmp_path):
     meminfo.write_text("MemTotal:  900 kB\nMemAvailable:   10 kB\n")
     assert available_bytes(meminfo) == 10240
     assert available_bytes(tmp_path / "none") is None
-    for name, text in {"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "anon 1\ninactive_file 50\n"}.items():
+    stat = "anon 1\nactive_file 20\ninactive_file 30\nshmem 9\n"
+    for name, text in {"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": stat}.items():
         (tmp_path / name).write_text(text)
     assert container_bytes(tmp_path) == 350
     (tmp_path / "memory.max").write_text("max\n")

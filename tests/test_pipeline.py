@@ -10,11 +10,15 @@ from itertools import islice
 import numpy as np
 import pytest
 from conftest import EVERY_TASK
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from dimoo import passes, plans
+from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.noise import PublishedNoise
+from dimoo.plans import at_working_size, pictures_of
 from dimoo.preview import NEUTRAL
 from dimoo.sampler import unmask_image
 from dimoo.tasks import Chat, Edit, Extrapolate, Generate, Inpaint, request_from
@@ -334,6 +338,31 @@ def test_pictures_that_are_scaled_are_noted(pipeline):
     assert able.notes(Inpaint(odd, odd)) == able.notes(Extrapolate(odd, left=16)) == []
 
 
+def test_pictures_that_are_fitted_to_what_was_trained_are_noted(pipeline):
+    able = replace(pipeline, defaults=replace(pipeline.defaults, tasks=EVERY_TASK["tasks"]))
+    square, wide, long = (Image.new("RGB", size) for size in ((1200, 1200), (512, 256), (3000, 400)))
+    edits = able.notes(Edit(long, kind="style", reference=square))
+    fitted = pictures_of(at_working_size(Edit(long, prompt="a red ball"), able.defaults))["image"].size
+    assert f"The picture is scaled from 3000 × 400 to {fitted[0]} × {fitted[1]}" in edits[0]
+    assert "of it are cut off at its edges." in edits[0] and "The reference is scaled from 1200 × 1200 to" in edits[1]
+    note, *words = able.notes(Chat((square, long), "is it red?"))
+    assert note.startswith("Picture 2 is too long for Testville: ") and note.endswith(" of it are cut off at its edges.")
+    assert able.notes(Chat((square, wide), "is it red?")) == words
+
+
+@given(st.integers(64, 1500), st.integers(64, 1500))
+@settings(max_examples=30, deadline=None)
+def test_what_is_at_its_working_size_stays(width, height):
+    picture, defaults = Image.new("RGB", (width, height)), Defaults(edit_side=256, chat_sides=(256, 512))
+    for request in (
+        Edit(picture, kind="style", reference=picture), Chat((picture,), "a ball?"), Chat((picture,) * 2, "a ball?"),
+        Inpaint(picture, picture), Extrapolate(picture, left=16),
+    ):  # fmt: skip
+        worked = at_working_size(request, defaults)
+        again = at_working_size(worked, defaults)
+        assert [p.size for p in pictures_of(again).values()] == [p.size for p in pictures_of(worked).values()]
+
+
 def test_a_checkpoint_may_choose_the_published_noise(pipeline):
     request = Generate("a red ball", width=64, height=64, steps=3, seed=5)
     published = replace(pipeline, defaults=replace(pipeline.defaults, noise="published"))
@@ -345,6 +374,17 @@ def test_a_checkpoint_may_choose_the_published_noise(pipeline):
         pipeline.vocab.image_codes, pipeline.vocab.ids.mask,
     )  # fmt: skip
     assert np.array_equal(state.tokens, first.tokens.flatten())
+
+
+def test_without_chance_one_try_is_enough(pipeline):
+    request = Generate("a red ball", 64, 64, steps=4, seed=7, tries=2, temperature=0.0)
+    assert list(pipeline.run(request))[-1].steps == 4
+
+
+def test_one_picture_may_be_given_bare(pipeline):
+    assert Chat(PICTURE, "is it red?") == Chat((PICTURE,), "is it red?")
+    with pytest.raises(DimooError, match="nowhere.png"):
+        Chat("nowhere.png", "is it red?")
 
 
 def test_notes_for_every_task(pipeline):

@@ -27,7 +27,7 @@ def test_a_checkpoint_is_handed_out_and_the_line_knows_of_its_loading():
     assert "Loading two" in next(words) and "one run is ahead" in line.describe("ticket")
     go.set()
     assert "two is there" in list(words)[-1]
-    assert switch.current == switch.wait() == "two" and line.describe("ticket") == "Starting …"
+    assert switch.current == switch.wait() == "two" and line.describe("ticket") == "Next in line …"
 
 
 def test_who_leaves_while_it_loads_holds_nobody_up():
@@ -39,7 +39,7 @@ def test_who_leaves_while_it_loads_holds_nobody_up():
     began = time.monotonic()
     words.close()
     assert time.monotonic() - began < 0.5
-    assert switch.current == "one" and switch.loaded.empty() and line.describe("ticket") == "Starting …"
+    assert switch.current == "one" and switch.loaded.empty() and line.describe("ticket") == "Next in line …"
     again = switch.to("two", line)
     assert "Loading two" in next(again) and switch.loader._work_queue.qsize() == 1  # never two at once
     go.set()

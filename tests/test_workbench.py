@@ -422,8 +422,21 @@ def test_the_line_counts_who_is_ahead():
     now = 2.0
     assert line.describe("b") == "Waiting in line: one run is ahead of yours, free in about 10 s."
     line.leave("a")
-    assert line.describe("b") == "Starting …"
+    assert line.describe("b") == "Next in line …"
+    line.occupy("a call")
+    assert line.describe("b") == "Waiting in line: one run is ahead of yours."
+    line.leave("a call")
     assert line.describe("a") is None and line.describe("nobody") is None
+
+
+def test_what_waits_of_a_session_that_is_over_is_forgotten():
+    line = Line()
+    for ticket, session in {"a": "one", "b": "one", "c": "two"}.items():
+        assert line.join(ticket, "its request", (session, ticket))
+    line.start("a")
+    line.forget("one")
+    assert line.holds("a") and line.serves(("one", "a")) and not line.holds("b") and line.start("b") is None
+    assert line.start("c") == "its request"
 
 
 def test_pages_that_are_gone_are_not_counted():

@@ -92,11 +92,12 @@ def main(folder: str) -> None:
     from spaces.zero import torch as of_spaces
 
     import app
+    from dimoo.checkpoint import load
     from dimoo.tasks import Chat, Generate, Inpaint
     from dimoo.ui import cards
 
     cards.LONGEST_RESERVATION = 20
-    pipeline = app.load(folder)
+    pipeline = load(folder)
     devices = {str(p.device) for part in (pipeline.model, pipeline.vq) for p in part.parameters()}
     of_spaces.init, of_spaces.move = lambda card: None, lambda callback=None: arrive()
     run, sign = app.reserved_runner(pipeline), Path(folder).parent / "stop-sign"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from dimoo.cli import checkpoint_options, loaded
+from dimoo.cli import check_file, checkpoint_options, loaded
 from dimoo.tasks import Chat, Draw, Generate, Inpaint, Request
 
 if TYPE_CHECKING:
@@ -140,22 +140,29 @@ def bench(pipeline: Pipeline, repeat: int) -> dict[str, Any]:
 
 
 def main(options: argparse.Namespace) -> int:
+    if options.json:
+        check_file(options.json)
     start = time.perf_counter()
     pipeline = loaded(options)
     took = time.perf_counter() - start
     print("measuring …", file=sys.stderr)
     numbers: dict[str, Any] = {"bench": {"load seconds": took} | bench(pipeline, max(1, options.repeat))}
     show(numbers["bench"])
+    save(numbers, options.json)
     if options.memory:
         from dimoo.evals.memory import measure, show_measured
 
         numbers["memory"] = measure()
         show_measured(numbers["memory"])
-    if options.json:
+        save(numbers, options.json)
+    return 0
+
+
+def save(numbers: dict[str, Any], path: str | None) -> None:
+    if path:
         from dimoo.metadata import save_json
 
-        save_json(numbers, options.json)
-    return 0
+        save_json(numbers, path)
 
 
 def show(numbers: dict[str, Any]) -> None:

@@ -6,10 +6,9 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimoo.cli import check_writable, checkpoint_options, loaded
+from dimoo.cli import check_file, checkpoint_options, loaded
 from dimoo.errors import DimooError
 from dimoo.evals.cases import Case, Tally, result_of, with_settings
 from dimoo.evals.suite import CEILINGS, SUITE
@@ -38,7 +37,7 @@ def main(options: argparse.Namespace) -> int:
     if options.count < 1:
         raise DimooError("At least one case is needed: give -n 1 or more.")
     if options.json:
-        check_writable(Path(options.json).parent)
+        check_file(options.json)
     if options.ceiling and options.task not in (*CEILINGS, "all"):
         raise DimooError(f"--ceiling is for tasks with one right picture: {', '.join(CEILINGS)}.")
     from dimoo.evals import ceiling, tokenizer

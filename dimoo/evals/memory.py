@@ -114,7 +114,8 @@ def measure(bodies: dict[str, dict[str, Any]] = BODIES) -> dict[str, dict[str, f
         environment = os.environ | STEADY | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         child = subprocess.run(command, input=json.dumps(body), env=environment, capture_output=True, text=True)
         if child.returncode:
-            raise DimooError(f"The measurement of the {name} body failed: {child.stderr.strip().splitlines()[-1]}")
+            reason = (child.stderr.strip().splitlines() or [f"it ended with {child.returncode}, as when memory runs out"])[-1]
+            raise DimooError(f"The measurement of the {name} body failed: {reason}")
         measured = json.loads(child.stdout)
         results[name] = {
             "step estimated": need.activations + need.cache, "step measured": measured["step"],

@@ -9,11 +9,12 @@ import asyncio
 import base64
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import wraps
 from typing import Any, Literal
 
 import gradio as gr
+from gradio import processing_utils
 from gradio.data_classes import FileData
-from gradio.processing_utils import async_ssrf_protected_download
 from gradio_client.utils import is_file_obj_with_meta, synchronize_async
 from PIL import Image
 
@@ -32,6 +33,7 @@ Kind, Map, Direction = (Literal[tuple(words)] for words in (Edit.KINDS, MAPS, DI
 
 def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
     """The functions behind the endpoints, by task. Their annotations are of one item: that is what Gradio reads."""
+    limit_downloads()
 
     def generate(
         prompt: str,
@@ -234,14 +236,31 @@ def sent(file: Any) -> str | bytes | None:
     if isinstance(file, str) and file.startswith(("http://", "https://")):
         try:
             return synchronize_async(_fetched, file)
-        except Exception as error:  # addresses fail in all sorts of ways; those of this network are refused
-            raise DimooError(f"There is no picture to be had from {file[:200]}.") from error
+        except gr.Error as error:
+            raise DimooError(error.message) from error
     raise DimooError("A picture must be sent as a file (with gradio_client, handle_file(path)) or as an address.")
 
 
 async def _fetched(address: str) -> str:
-    """The path of a downloaded file. Raises an exception of any kind, also when it takes too long: others wait meanwhile."""
-    return await asyncio.wait_for(async_ssrf_protected_download(address, str(folder() / new_ticket())), FETCHING)
+    """The path of a downloaded file. Raises gr.Error, see `limit_downloads`."""
+    return await processing_utils.async_ssrf_protected_download(address, str(folder() / new_ticket()))
+
+
+def limit_downloads() -> None:
+    """Gives downloads of Gradio's own, of files that are sent as addresses, a limit too: others wait meanwhile."""
+    download = processing_utils.async_ssrf_protected_download
+    if getattr(download, "limited", False):
+        return
+
+    @wraps(download)
+    async def limited(address: str, *values: Any, **options: Any) -> str:
+        try:
+            return await asyncio.wait_for(download(address, *values, **options), FETCHING)
+        except Exception as error:  # addresses fail in all sorts of ways; those of this network are refused
+            raise gr.Error(f"There is no picture to be had from {address[:200]}.", print_exception=False) from error
+
+    limited.limited = True
+    processing_utils.async_ssrf_protected_download = limited
 
 
 def all_of(files: Any) -> tuple[Image.Image, ...]:

@@ -14,6 +14,8 @@ from dimoo.ui.gallery import added, before, choose, given_pictures, listed, publ
 from dimoo.ui.stage import FINAL_QUALITY, Message, Pace, build_stage, jpeg, pack_frame, progress, status_line
 from dimoo.ui.workbench import LATEST, QUICK, Shop, Workbench
 
+AGAIN = ("edit", "extrapolate")  # tabs whose results one goes on with there; in Inpaint that is called Retouch
+
 
 class Easel(Workbench):
     """Frames in, pictures out. The pictures of the session are those of all easels."""
@@ -36,11 +38,11 @@ class Easel(Workbench):
                     "Retouch", elem_id=f"{self.task}-retouch", size="sm", visible="inpaint" in dict(self.shop.tabs)
                 )
             with gr.Row(elem_classes=["detail-actions", "send-row"]):
-                others = [(task, label) for task, label in self.shop.tabs if task != self.task]
-                if others:
+                goals = [(task, label) for task, label in self.shop.tabs if task != self.task or task in AGAIN]
+                if goals:
                     gr.HTML('<span class="send-to">Send to</span>', apply_default_css=False)
                 self.send = {
-                    task: gr.Button(label, elem_id=f"{self.task}-send-{task}", size="sm") for task, label in others
+                    task: gr.Button(label, elem_id=f"{self.task}-send-{task}", size="sm") for task, label in goals
                 }
         self.gallery = gr.Gallery(
             label="This session",

@@ -27,6 +27,8 @@ MASKING = ("mask", "invert", "grow")  # controls that decide on the cells, besid
 BRUSH = "rgba(200, 70, 29, 0.72)"
 # The editor has events of its own for this, but where anything listens to them it uploads every stroke.
 FORGET_CELLS = """
+const drawing = document.createElement('canvas');
+if (!drawing.getContext('webgl2') && !drawing.getContext('webgl')) element.closest('.task-tab').classList.add('no-webgl');
 let changes = 0;  // of what the preview of cells shows
 let asked = 0;    // how many there had been when it was asked for
 const on = (name, place, then) => document.addEventListener(

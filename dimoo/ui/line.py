@@ -9,13 +9,14 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 LOST_AFTER = 8.0  # seconds without a question about its place after which a waiting page is not counted
-FORGOTTEN_AFTER = 3600.0  # and after which it is taken for closed; pages in the background ask once a minute
+FORGOTTEN_AFTER = 180.0  # and after which it is taken for closed; pages in the background ask once a minute
 
 
 def new_ticket() -> str:
@@ -28,6 +29,19 @@ def is_ticket(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{32}", text) is not None
 
 
+@dataclass
+class Place:
+    """Of one ticket. seen: when its page was last heard of; wanted: what waits; owner: (session, tab), who may have one place
+    only; ends: the moment at which a run expects to be done.
+    """
+
+    seen: float
+    wanted: Any = None
+    owner: tuple[Hashable, Hashable] | None = None
+    running: bool = False
+    ends: float | None = None
+
+
 class Line:
     """The line before the model. Only the page's own runs wait in it; others just occupy the model.
 
@@ -38,59 +52,62 @@ class Line:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._waiting: dict[str, float] = {}  # ticket -> when its page was last heard of, in order of arrival
-        self._wanted: dict[str, Any] = {}  # ticket -> what waits under it
-        self._owners: dict[str, Any] = {}  # ticket -> who may have one only, while it waits or runs
-        self._running: dict[str, float | None] = {}  # ticket -> the moment at which it expects to be done
+        self._places: dict[str, Place] = {}  # by ticket, in order of arrival
 
     def join(self, ticket: str, wanted: Any, owner: Any = None) -> bool:
         """wanted: what is to be run, for `start` to hand out. False if the owner has a ticket already, which counts on."""
         with self._lock:
             now = self._clock()
-            self._waiting = {t: seen for t, seen in self._waiting.items() if now - seen < FORGOTTEN_AFTER}
-            self._wanted = {t: its for t, its in self._wanted.items() if t in self._waiting}
-            self._owners = {t: its for t, its in self._owners.items() if t in self._waiting or t in self._running}
-            if owner is not None and owner in self._owners.values():
+            self._places = {t: p for t, p in self._places.items() if p.running or now - p.seen < FORGOTTEN_AFTER}
+            if self._has(owner):
                 return False
-            self._waiting[ticket], self._wanted[ticket], self._owners[ticket] = now, wanted, owner
+            self._places[ticket] = Place(now, wanted, owner)
             return True
 
     def start(self, ticket: str) -> Any:
         """What waits under a ticket, which runs from now on; None if nothing does: it left the line, or never joined."""
         with self._lock:
-            if self._waiting.pop(ticket, None) is None:
+            place = self._places.get(ticket)
+            if place is None or place.running:
                 return None
-            self._running[ticket] = None
-            return self._wanted.pop(ticket)
+            wanted, place.wanted, place.running = place.wanted, None, True
+            return wanted
 
     def occupy(self, ticket: str) -> None:
         """Something that did not wait here takes the model."""
         with self._lock:
-            self._running[ticket] = None
+            self._places[ticket] = Place(self._clock(), running=True)
 
     def expect(self, ticket: str, seconds_left: float | None) -> None:
         """Notes how long a running ticket still takes."""
         with self._lock:
-            if ticket in self._running and seconds_left is not None:
-                self._running[ticket] = self._clock() + seconds_left
+            if (place := self._places.get(ticket)) and place.running and seconds_left is not None:
+                place.ends = self._clock() + seconds_left
 
     def leave(self, ticket: str) -> None:
         """Forgets a ticket, waiting, running or neither."""
         with self._lock:
-            self._waiting.pop(ticket, None)
-            self._wanted.pop(ticket, None)
-            self._running.pop(ticket, None)
-            self._owners.pop(ticket, None)
+            self._places.pop(ticket, None)
+
+    def forget(self, session: Hashable) -> None:
+        """A session is over: what waits of it does so no more. What runs sees to its own end."""
+        with self._lock:
+            self._places = {
+                t: p for t, p in self._places.items() if p.running or p.owner is None or p.owner[0] != session
+            }
 
     def holds(self, ticket: str) -> bool:
         """Whether the ticket is waiting or running."""
         with self._lock:
-            return ticket in self._waiting or ticket in self._running
+            return ticket in self._places
 
     def serves(self, owner: Any) -> bool:
         """Whether somebody has a ticket that is waiting or running."""
         with self._lock:
-            return owner is not None and owner in self._owners.values()
+            return self._has(owner)
+
+    def _has(self, owner: Any) -> bool:
+        return owner is not None and any(place.owner == owner for place in self._places.values())
 
     def ahead(self, ticket: str) -> int | None:
         """How many runs come before a waiting ticket, the running one included; None if it is not waiting.
@@ -98,11 +115,14 @@ class Line:
         Asking is also how a page shows that it is still open.
         """
         with self._lock:
-            if ticket not in self._waiting:
+            mine = self._places.get(ticket)
+            if mine is None or mine.running:
                 return None
-            now = self._waiting[ticket] = self._clock()
-            open_pages = [t for t, seen in self._waiting.items() if now - seen < LOST_AFTER]
-            return open_pages.index(ticket) + len(self._running)
+            now = mine.seen = self._clock()
+            before = list(self._places.values())
+            before = [place for place in before if place.running] + [place for place in before if not place.running]
+            before = before[: next(i for i, place in enumerate(before) if place is mine)]
+            return sum(place.running or now - place.seen < LOST_AFTER for place in before)
 
     def describe(self, ticket: str) -> str | None:
         """A sentence on the place of a waiting ticket, or None if it is not waiting."""
@@ -110,9 +130,9 @@ class Line:
         if ahead is None:
             return None
         if ahead == 0:
-            return "Starting …"
+            return "Next in line …"
         with self._lock:
-            ends = [end - self._clock() for end in self._running.values() if end is not None]
+            ends = [place.ends - self._clock() for place in self._places.values() if place.ends is not None]
         people = "one run is" if ahead == 1 else f"{ahead} runs are"
         about = f", free in about {max(ends):.0f} s" if ahead == 1 and ends and max(ends) >= 1 else ""
         return f"Waiting in line: {people} ahead of yours{about}."

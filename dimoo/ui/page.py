@@ -16,6 +16,7 @@ from dimoo.ui.controls import literal
 from dimoo.ui.easel import Easel
 from dimoo.ui.files import KEEP_SECONDS, SWEEP_SECONDS, Picture
 from dimoo.ui.gallery import listed, restored
+from dimoo.ui.line import Line
 from dimoo.ui.stage import ASSETS, asset
 from dimoo.ui.switch import Switch, build_switch
 from dimoo.ui.theme import build_theme
@@ -60,11 +61,21 @@ def build_page(
                     benches[task].show_session(tab)
         transfer.connect(tabs, benches)
         keep_over_reloads(page, shop.pictures, [bench for bench in benches.values() if isinstance(bench, Easel)])
+        forget_waiting(page, shop.line)
         for name, endpoint in endpoints(shop).items():
             if name in tasks:
                 gr.api(endpoint, api_name=name, **MODEL)
     page.queue(max_size=queue_length, default_concurrency_limit=4)
     return page
+
+
+def forget_waiting(page: gr.Blocks, line: Line) -> None:
+    """Has a page that is closed leave the line: Gradio drops what it had asked for, and does not say so."""
+
+    def left(visit: gr.Request) -> None:
+        line.forget(visit.session_hash)
+
+    page.unload(left)
 
 
 def keep_over_reloads(page: gr.Blocks, pictures: gr.State, easels: Sequence[Easel]) -> None:
