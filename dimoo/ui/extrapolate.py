@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import gradio as gr
@@ -120,17 +121,24 @@ def layout_of(defaults: Defaults, image: str | None, aspect: str, align: str, *g
     sides = dict(zip(SIDES, map(int, given), strict=True))
     picture = None
     try:
-        picture = opened(image, area=None)
-        if picture is not None:
-            picture = working(picture, defaults)
-            if aspect != FREE:
-                sides = sides_of(aspect, align, picture, defaults)
+        picture = None if image is None else worked(image, os.path.exists(image) and os.path.getmtime(image), defaults)
+        if picture is not None and aspect != FREE:
+            sides = sides_of(aspect, align, picture, defaults)
         shown = layout_html(picture, sides, defaults)
         if picture is not None and aspect != FREE and not any(sides.values()):
             shown = hint(f"{picture.width} × {picture.height} pixels: the picture has this aspect already.")
     except DimooError as error:
         shown = hint(str(error))
     return (gr.update(visible=aspect != FREE, value=align), *sides.values(), shown)
+
+
+@lru_cache(maxsize=8)
+def worked(path: str, changed: float, defaults: Defaults) -> Image.Image:
+    """An uploaded picture at its working size. A slider that is dragged asks for it many times a second.
+
+    changed: when its file was, so that another one under the same name is read. Raises DimooError if it cannot be read.
+    """
+    return working(opened(path, area=None), defaults)
 
 
 def layout_html(picture: Any, sides: Mapping[str, int], defaults: Defaults) -> str:
