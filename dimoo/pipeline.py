@@ -29,14 +29,13 @@ from dimoo.outline import Need, Outline
 from dimoo.plans import Encode, Plan, Planner, Talk, at_working_size, pictures_of
 from dimoo.preview import NEUTRAL, Budget, Preview, fit_unseen
 from dimoo.sampler import ImageState
-from dimoo.tasks import SEEDS, Chat, Draw, Edit, Request
+from dimoo.tasks import SEEDS, Chat, Draw, Extrapolate, Inpaint, Request
 from dimoo.timing import Stopwatch
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.windows import unmask_windows
 
 PREVIEW_SHARE = 0.04  # of the time of a run
-NAMES = {"image": "The picture", "reference": "The reference"}
 NOTICED = 0.05  # the share of a picture that may be cut off without a word
 CARD_FLOPS = 2e14  # bfloat16 rate of a data-centre card on this kind of model, for estimates only
 SMALL_WORDS = set(
@@ -84,6 +83,7 @@ class Pipeline:
         """
         request = request.resolve(self.defaults)
         self.notes(request)
+        request = at_working_size(request, self.defaults, self.vq.cell)
         check_fits(self.need(request), self.model.device)
         with out_of_memory():
             yield from self._talk(request, stop) if isinstance(request, Chat) else self._pictures(request, stop)
@@ -106,25 +106,22 @@ class Pipeline:
         return self.defaults.assess == "words" or self.defaults.assess == "question" and can_answer(self.vocab)
 
     def _size_notes(self, request: Request) -> list[str]:
-        """Of pictures whose pixels are not worked on as they are, or of which more than a little is cut off."""
+        """Of pictures that lose pixels, or more than a little at their edges, and of those whose pixels were to stay."""
         notes, cell = [], self.vq.cell
         worked = pictures_of(at_working_size(request, self.defaults, cell))
         for name, picture in pictures_of(request).items():
             before, after = picture.size, worked[name].size
-            what, kept = NAMES.get(name, name.capitalize()), left_over(before, after)
-            cut = f"{1 - kept:.0%} of it are cut off at its edges" if 1 - kept > NOTICED else ""
             if after == cropped_size(before, cell):
                 continue  # what it loses is less than a cell
-            if isinstance(request, Edit) and not cut and math.prod(after) >= math.prod(before):
-                continue  # all of it is there, as large as it came or larger
-            if isinstance(request, Chat):
-                notes += [f"{what} is too long for {self.defaults.name}: {cut}."] if cut else []
-                continue
-            sizes = f"{before[0]} × {before[1]} to {after[0]} × {after[1]}"
-            notes.append(
-                f"{what} is scaled from {sizes}, a size that {self.defaults.name} can work on"
-                + (f", and {cut}." if cut else ", so all of its pixels change." if name == "image" else ".")
-            )
+            said, stays, cut = [], isinstance(request, Inpaint | Extrapolate), 1 - left_over(before, after)
+            if stays or math.prod(after) < math.prod(before):
+                size = f"scaled from {before[0]} × {before[1]} to {after[0]} × {after[1]}"
+                change = ", so all of its pixels change" if stays else ""
+                said.append(f"{size}, a size that {self.defaults.name} can work on{change}")
+            if cut > NOTICED:
+                said.append(f"cut by {cut:.0%} at its edges")
+            if said:
+                notes.append(f"{name} is {', and '.join(said)}.")
         return notes
 
     def _word_notes(self, request: Request) -> list[str]:

@@ -211,8 +211,10 @@ def at_working_size(request: Request, defaults: Defaults, cell: int = 16) -> Req
     if isinstance(request, Chat):
         return replace(request, images=tuple(chat_pictures(request.images, defaults, cell)))
     if isinstance(request, Edit):
-        fitted = {name: images.fit_bucket(picture, defaults.edit_side) for name, picture in pictures_of(request).items()}
-        return replace(request, **fitted)
+        given = {name: getattr(request, name) for name in ("image", "reference")}
+        return replace(request, **{
+            name: images.fit_bucket(picture, defaults.edit_side) for name, picture in given.items() if picture is not None
+        })  # fmt: skip
     if isinstance(request, Generate):
         return request
     picture = images.working(request.image, defaults, cell)
@@ -222,10 +224,10 @@ def at_working_size(request: Request, defaults: Defaults, cell: int = 16) -> Req
 
 
 def pictures_of(request: Request) -> dict[str, Image.Image]:
-    """The pictures that a request is given, by a name for each; masks are none."""
+    """The pictures that a request is given, by what to call them; masks are none."""
     if isinstance(request, Chat):
-        return {f"picture {number}": picture for number, picture in enumerate(request.images, 1)}
-    given = {name: getattr(request, name, None) for name in ("image", "reference")}
+        return {f"Picture {number}": picture for number, picture in enumerate(request.images, 1)}
+    given = {"The picture": getattr(request, "image", None), "The reference": getattr(request, "reference", None)}
     return {name: picture for name, picture in given.items() if picture is not None}
 
 

@@ -340,14 +340,17 @@ def test_pictures_that_are_scaled_are_noted(pipeline):
 
 def test_pictures_that_are_fitted_to_what_was_trained_are_noted(pipeline):
     able = replace(pipeline, defaults=replace(pipeline.defaults, tasks=EVERY_TASK["tasks"]))
-    square, wide, long = (Image.new("RGB", size) for size in ((1200, 1200), (512, 256), (3000, 400)))
+    side = able.defaults.edit_side
+    square, small, long = (Image.new("RGB", size) for size in ((1200, 1200), (64, 64), (3000, 400)))
     edits = able.notes(Edit(long, kind="style", reference=square))
-    fitted = pictures_of(at_working_size(Edit(long, prompt="a red ball"), able.defaults))["image"].size
+    fitted = pictures_of(at_working_size(Edit(long, prompt="a red ball"), able.defaults))["The picture"].size
     assert f"The picture is scaled from 3000 × 400 to {fitted[0]} × {fitted[1]}" in edits[0]
-    assert "of it are cut off at its edges." in edits[0] and "The reference is scaled from 1200 × 1200 to" in edits[1]
-    note, *words = able.notes(Chat((square, long), "is it red?"))
-    assert note.startswith("Picture 2 is too long for Testville: ") and note.endswith(" of it are cut off at its edges.")
-    assert able.notes(Chat((square, wide), "is it red?")) == words
+    assert edits[0].endswith(" at its edges.") and ", and cut by " in edits[0]
+    assert "The reference is scaled from 1200 × 1200 to" in edits[1]
+    first, second, *words = able.notes(Chat((square, long), "is it red?"))
+    assert first == f"Picture 1 is scaled from 1200 × 1200 to {side} × {side}, a size that Testville can work on."
+    assert second.startswith("Picture 2 is scaled from 3000 × 400 to ") and second.endswith(" at its edges.")
+    assert able.notes(Chat((small, small), "is it red?")) == words  # what becomes larger loses nothing
 
 
 @given(st.integers(64, 1500), st.integers(64, 1500))

@@ -21,7 +21,7 @@ from dimoo.errors import DimooError
 from dimoo.frames import Answer
 from dimoo.metadata import save_png
 from dimoo.tasks import Chat, Edit, Extrapolate, Generate, Inpaint
-from dimoo.ui import api, chat, edit, extrapolate, inpaint, transfer
+from dimoo.ui import api, attachments, chat, edit, extrapolate, inpaint, transfer
 from dimoo.ui.chat import Table, Talk, bubble, plain
 from dimoo.ui.controls import picture_box, sizes
 from dimoo.ui.easel import AGAIN
@@ -550,9 +550,9 @@ def test_the_length_of_an_answer_goes_with_its_form_unless_it_is_said(page):
 
 
 def test_too_many_pictures_are_refused_before_any_is_fetched(monkeypatch):
-    monkeypatch.setattr(api, "sent", lambda file: pytest.fail("nothing is to be fetched"))
+    monkeypatch.setattr(attachments, "sent", lambda file: pytest.fail("nothing is to be fetched"))
     with pytest.raises(DimooError, match="at most 4 at a time, not 5"):
-        api.all_of(["http://example.org/a.png"] * 5)
+        attachments.all_of(["http://example.org/a.png"] * 5)
 
 
 def test_addresses_that_take_too_long_are_given_up(monkeypatch):
@@ -560,10 +560,10 @@ def test_addresses_that_take_too_long_are_given_up(monkeypatch):
         await asyncio.sleep(30)
 
     monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", drip)
-    monkeypatch.setattr(api, "FETCHING", 0.05)
-    api.limit_downloads()
+    monkeypatch.setattr(attachments, "FETCHING", 0.05)
+    attachments.limit_downloads()
     with pytest.raises(DimooError, match="no picture to be had from http://example.org/a.png"):
-        api.sent("http://example.org/a.png")
+        attachments.sent("http://example.org/a.png")
     with pytest.raises(gr.Error, match="no picture to be had from http://example.org/b.png"):  # marked as a file
         asyncio.run(gr.Image(type="filepath").async_move_resource_to_block_cache("http://example.org/b.png"))
 

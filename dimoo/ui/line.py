@@ -29,7 +29,7 @@ def is_ticket(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{32}", text) is not None
 
 
-@dataclass
+@dataclass(eq=False)
 class Place:
     """Of one ticket. seen: when its page was last heard of; wanted: what waits; owner: (session, tab), who may have one place
     only; ends: the moment at which a run expects to be done.
@@ -92,9 +92,7 @@ class Line:
     def forget(self, session: Hashable) -> None:
         """A session is over: what waits of it does so no more. What runs sees to its own end."""
         with self._lock:
-            self._places = {
-                t: p for t, p in self._places.items() if p.running or p.owner is None or p.owner[0] != session
-            }
+            self._places = {t: p for t, p in self._places.items() if p.running or not p.owner or p.owner[0] != session}
 
     def holds(self, ticket: str) -> bool:
         """Whether the ticket is waiting or running."""
@@ -119,10 +117,8 @@ class Line:
             if mine is None or mine.running:
                 return None
             now = mine.seen = self._clock()
-            before = list(self._places.values())
-            before = [place for place in before if place.running] + [place for place in before if not place.running]
-            before = before[: next(i for i, place in enumerate(before) if place is mine)]
-            return sum(place.running or now - place.seen < LOST_AFTER for place in before)
+            waiting = [place for place in self._places.values() if not place.running and now - place.seen < LOST_AFTER]
+            return waiting.index(mine) + sum(place.running for place in self._places.values())
 
     def describe(self, ticket: str) -> str | None:
         """A sentence on the place of a waiting ticket, or None if it is not waiting."""
