@@ -8,15 +8,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import tiny_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dimoo import precision
 from dimoo.__main__ import main
 from dimoo.checkpoint import read_config
+from dimoo.config import LLaDAConfig
 from dimoo.errors import DimooError
 from dimoo.model import scaled_attention
+from dimoo.packed import Packed
 from dimoo.preview import fit
 from dimoo.train import transformer
 from dimoo.train.families import fingerprint, name_of
+from dimoo.train.grounding import depths
+from dimoo.train.growing import grown, places
 from dimoo.train.initial import new_model
 from dimoo.train.losses import Reader
 from dimoo.train.muon import Muon
@@ -88,6 +94,44 @@ def test_a_checkpoint_is_trained_further(checkpoint, tmp_path, monkeypatch):
     assert [(line["step"], line["rate"], line["seed"]) for line in noted] == [(0, 4e-3, 3), (8, 2e-3, 3)]
     assert all(line["start"] and sum(line["shares"].values()) == pytest.approx(1) for line in noted)
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == steps and len(firsts) == 2 * steps
+
+
+def logits_of(model, ids):
+    body = model.model["transformer"]
+    *_, states = model.states(Packed.of([ids]))
+    return body["ff_out"](body["ln_f"](states))
+
+
+@settings(max_examples=20, deadline=None)
+@given(heads=st.integers(4, 7), old=st.integers(1, 4), more=st.integers(0, 3), hidden=st.integers(64, 100))
+def test_a_grown_model_computes_the_same_and_learns_in_all_of_it(heads, old, more, hidden):
+    small = new_model(tiny_config(64, n_layers=old, rms_norm_eps=1e-12), grid_codebook(3), seed=0)
+    for parameter in small.parameters():  # as if it were trained: new weights write nothing
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    size = {"d_model": 8 * heads, "n_heads": heads, "n_kv_heads": heads, "n_layers": old + more, "mlp_hidden_size": hidden}
+    large = grown(small, LLaDAConfig(**small.config.to_dict() | size), seed=1)
+    ids = torch.randint(0, small.config.vocab_size, (40,))
+    assert torch.allclose(logits_of(small, ids), logits_of(large, ids), atol=1e-3)
+    F.cross_entropy(logits_of(large, ids), ids).backward()
+    for block in large.model["transformer"]["blocks"]:  # whatever writes nothing yet is told what to write
+        assert (block.attn_out.weight.grad.abs().amax(0) > 0).all() and (block.ff_out.weight.grad.abs().amax(0) > 0).all()
+
+
+@given(old=st.integers(2, 40), more=st.integers(0, 40))
+def test_new_layers_come_in_between(old, more):
+    kept = places(old, old + more)
+    assert kept[0] == 0 and kept[-1] == old + more - 1 and sorted(set(kept)) == kept
+
+
+def test_blocks_that_are_taught_where_to_look_stay_those():
+    assert [places(10, 12)[i] for i in depths(10)] == list(depths(12))
+
+
+def test_what_cannot_be_grown_is_refused(checkpoint, tmp_path):
+    thinner, coarser = {"d_model": 24, "n_heads": 3, "n_kv_heads": 3}, {"n_heads": 2, "n_kv_heads": 2}
+    for size, why in ((thinner, "larger than"), (coarser, "channels")):
+        with pytest.raises(DimooError, match=why):
+            train_transformer(tmp_path / "run", "unused", 1, start=checkpoint, size=size)
 
 
 def test_other_words_are_refused(checkpoint, tmp_path):

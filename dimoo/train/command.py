@@ -10,7 +10,7 @@ from dimoo.errors import DimooError
 LEAST_SCENES = 16
 OWN = {
     "tokenizer": {"batch": 16, "codes_of": None},
-    "model": {"start": None, "rate": 4e-3, "tokenizer": "runs/tokenizer/vqvae", "tasks": "all"},
+    "model": {"start": None, "grow": False, "rate": 4e-3, "tokenizer": "runs/tokenizer/vqvae", "tasks": "all"},
 }
 """Options of one of the two alone, with their defaults."""
 
@@ -25,6 +25,7 @@ def arguments(parser: argparse.ArgumentParser, command: str) -> None:
     own("--batch", type=int, metavar="N", help="tokenizer: pictures a step (default: 16)")
     own("--codes-of", metavar="DIR", help="tokenizer: train the decoder of this one further, and keep its codes")
     own("--from", dest="start", metavar="DIR", help="model: a checkpoint to train further, and its tokenizer")
+    own("--grow", action="store_true", help="model: with --from, make it as large as a new one first; it computes the same then")
     own("--rate", type=float, metavar="N", help="model: the highest learning rate (default: 0.004)")
     own("--tokenizer", metavar="DIR", help="model: folder of the image tokenizer (default: runs/tokenizer/vqvae)")
     own("--tasks", choices=("generate", "all"), help="model: text to image alone, or every task (default: all)")
@@ -40,10 +41,10 @@ def main(options: argparse.Namespace) -> int:
         train_tokenizer(folder, options.minutes, options.pictures, options.batch, seed=options.seed, codes_of=options.codes_of)
         print(folder / "vqvae")
     else:
-        from dimoo.train.transformer import train_transformer
+        from dimoo.train.transformer import SIZE, train_transformer
 
         train_transformer(folder, options.tokenizer, options.minutes, options.tasks, options.pictures, rate=options.rate,
-                          seed=options.seed, start=options.start)
+                          seed=options.seed, start=options.start, size=SIZE if options.grow else None)
         print(folder / "checkpoint")
     return 0
 
@@ -59,6 +60,8 @@ def complete(options: argparse.Namespace) -> None:
             elif hasattr(options, name):
                 flag = "from" if name == "start" else name.replace("_", "-")
                 raise DimooError(f"--{flag} is of train {what} only.")
+    if options.what == "model" and options.grow and not options.start:
+        raise DimooError("New weights are as large as that: give --grow together with --from.")
 
 
 def check(options: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from dimoo.preview import fit
 from dimoo.train.data import Teacher
 from dimoo.train.families import SCENES_OF_A_SEED, Family, digest_of, encode_families, fingerprint
 from dimoo.train.grounding import depths, meanings
+from dimoo.train.growing import grown
 from dimoo.train.initial import new_model, trained_model
 from dimoo.train.losses import Reader, losses_of
 from dimoo.train.masks import mask_cells
@@ -94,13 +95,16 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
     tasks: "generate", text to image alone, or "all". scenes: how many there are, and as many crowded ones; the first `taught` of
     them come with lessons on the other tasks. tokens: of a step, in equally long sequences. seed: of all that is random; another
     one means other scenes too. start: a checkpoint to train further, with its own image tokenizer, instead of new weights.
-    Raises DimooError when that one was taught other words.
+    size: of new weights, SIZE if None; or what those of `start` are grown to before, if given.
+    Raises DimooError when `start` was taught other words, or is larger than `size`.
     """
     run = Run(folder, minutes, save_every=5)
     write_tokenizer(run.folder / "words")
     if start:
         start = find(start)
         tokenizer, model = start / "vqvae", trained_model(start, run.folder / "words")
+        if size:
+            model = grown(model, LLaDAConfig(**model.config.to_dict() | size), seed)
         vq = VQModel.load(tokenizer)
     else:
         vq = VQModel.load(tokenizer)
