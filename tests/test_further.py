@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import tiny_config
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dimoo import precision
@@ -109,6 +109,7 @@ def test_a_grown_model_computes_the_same_and_learns_in_all_of_it(heads, old, mor
     for parameter in small.parameters():  # as if it were trained: new weights write nothing
         parameter.data += 0.2 * torch.randn_like(parameter)
     size = {"d_model": 8 * heads, "n_heads": heads, "n_kv_heads": heads, "n_layers": old + more, "mlp_hidden_size": hidden}
+    assume(any(getattr(small.config, name) != value for name, value in size.items()))
     large = grown(small, LLaDAConfig(**small.config.to_dict() | size), seed=1)
     ids = torch.randint(0, small.config.vocab_size, (40,))
     assert torch.allclose(logits_of(small, ids), logits_of(large, ids), atol=1e-3)
@@ -129,7 +130,8 @@ def test_blocks_that_are_taught_where_to_look_stay_those():
 
 def test_what_cannot_be_grown_is_refused(checkpoint, tmp_path):
     thinner, coarser = {"d_model": 24, "n_heads": 3, "n_kv_heads": 3}, {"n_heads": 2, "n_kv_heads": 2}
-    for size, why in ((thinner, "larger than"), (coarser, "channels")):
+    same = {"n_layers": read_config(checkpoint).n_layers}
+    for size, why in ((thinner, "larger than"), (coarser, "channels"), (same, "already")):
         with pytest.raises(DimooError, match=why):
             train_transformer(tmp_path / "run", "unused", 1, start=checkpoint, size=size)
 

@@ -21,6 +21,8 @@ def check_growth(old: LLaDAConfig, new: LLaDAConfig) -> None:
         raise DimooError(f"Its heads have {old.head_dim} channels, others have {new.head_dim}: it cannot be grown.")
     if any(getattr(old, name) > getattr(new, name) for name in SIZES):
         raise DimooError("It is larger than the size that it is to grow to.")
+    if all(getattr(old, name) == getattr(new, name) for name in SIZES):
+        raise DimooError("It is as large as a new one already: train it further without growing it.")
 
 
 def places(old: int, new: int) -> list[int]:
