@@ -19,7 +19,8 @@ from dimoo.errors import DimooError
 from dimoo.model import scaled_attention
 from dimoo.packed import Packed
 from dimoo.preview import fit
-from dimoo.train import transformer
+from dimoo.train import own, transformer
+from dimoo.train.data import Teacher
 from dimoo.train.families import fingerprint, name_of
 from dimoo.train.grounding import depths
 from dimoo.train.growing import grown, places
@@ -28,6 +29,7 @@ from dimoo.train.losses import Reader
 from dimoo.train.muon import Muon
 from dimoo.train.publish import export
 from dimoo.train.run import Run
+from dimoo.train.self_grpo import Method
 from dimoo.train.tokenizer import grid_codebook, save_tokenizer
 from dimoo.train.transformer import FITTING, WARM_UP, optimizers, rate_of, train_transformer
 from dimoo.vq import VQModel
@@ -94,6 +96,22 @@ def test_a_checkpoint_is_trained_further(checkpoint, tmp_path, monkeypatch):
     assert [(line["step"], line["rate"], line["seed"]) for line in noted] == [(0, 4e-3, 3), (8, 2e-3, 3)]
     assert all(line["start"] and sum(line["shares"].values()) == pytest.approx(1) for line in noted)
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == steps and len(firsts) == 2 * steps
+
+
+def test_a_checkpoint_learns_from_what_it_drew(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(transformer.shutil, "which", lambda name: None)
+    monkeypatch.setattr(own, "METHOD", Method(128, 128, steps=1, group=2))
+    monkeypatch.setattr(transformer, "encode_families", lambda vq, folder, families: {
+        name_of(s): np.zeros((s.rows, s.columns), np.int16) for f in families for s in f.shots})  # fmt: skip
+    monkeypatch.setattr(Run, "progress", property(lambda run: min(1.0, run.step / 4)))
+    given = []
+    monkeypatch.setattr(transformer, "Teacher", lambda *rest: given.append(rest[-1]) or Teacher(*rest))
+    assert main(["train", "model", "--from", str(checkpoint), "--own", "3", "-o", str(tmp_path), "--pictures", "16"]) == 0
+    assert len(given[0]) == 3 and len((tmp_path / "own.jsonl").read_text().splitlines()) == 4
+    assert read_config(checkpoint).demo["assess"] == "words"
+    assert read_config(tmp_path / "checkpoint").demo["assess"] == "question"
+    (noted,) = (json.loads(line) for line in (tmp_path / "settings.jsonl").read_text().splitlines())
+    assert noted["own"] == 3 and noted["shares"]["check"] > 0
 
 
 def logits_of(model, ids):

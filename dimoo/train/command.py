@@ -10,7 +10,7 @@ from dimoo.errors import DimooError
 LEAST_SCENES = 16
 OWN = {
     "tokenizer": {"batch": 16, "codes_of": None},
-    "model": {"start": None, "grow": False, "rate": 4e-3, "tokenizer": "runs/tokenizer/vqvae", "tasks": "all"},
+    "model": {"start": None, "grow": False, "own": 0, "rate": 4e-3, "tokenizer": "runs/tokenizer/vqvae", "tasks": "all"},
 }
 """Options of one of the two alone, with their defaults."""
 
@@ -26,6 +26,8 @@ def arguments(parser: argparse.ArgumentParser, command: str) -> None:
     own("--codes-of", metavar="DIR", help="tokenizer: train the decoder of this one further, and keep its codes")
     own("--from", dest="start", metavar="DIR", help="model: a checkpoint to train further, and its tokenizer")
     own("--grow", action="store_true", help="model: with --from, make it as large as a new one first; it computes the same then")
+    own("--own", type=int, metavar="N",
+        help="model: with --from, let it draw N pictures first, and learn whether they show their prompts (default: 0)")
     own("--rate", type=float, metavar="N", help="model: the highest learning rate (default: 0.004)")
     own("--tokenizer", metavar="DIR", help="model: folder of the image tokenizer (default: runs/tokenizer/vqvae)")
     own("--tasks", choices=("generate", "all"), help="model: text to image alone, or every task (default: all)")
@@ -44,7 +46,7 @@ def main(options: argparse.Namespace) -> int:
         from dimoo.train.transformer import SIZE, train_transformer
 
         train_transformer(folder, options.tokenizer, options.minutes, options.tasks, options.pictures, rate=options.rate,
-                          seed=options.seed, start=options.start, size=SIZE if options.grow else None)
+                          seed=options.seed, start=options.start, size=SIZE if options.grow else None, own=options.own)
         print(folder / "checkpoint")
     return 0
 
@@ -62,6 +64,8 @@ def complete(options: argparse.Namespace) -> None:
                 raise DimooError(f"--{flag} is of train {what} only.")
     if options.what == "model" and options.grow and not options.start:
         raise DimooError("New weights are as large as that: give --grow together with --from.")
+    if options.what == "model" and options.own and (not options.start or options.tasks == "generate"):
+        raise DimooError("Only who draws and answers learns from own pictures: give --own together with --from and all tasks.")
 
 
 def check(options: argparse.Namespace) -> None:
@@ -73,6 +77,8 @@ def check(options: argparse.Namespace) -> None:
             raise DimooError(f"Training needs pictures: give --{name} 1 or more.")
     if options.what == "model" and options.pictures < LEAST_SCENES:
         raise DimooError(f"Some scenes of every kind are needed: give --pictures {LEAST_SCENES} or more.")
+    if options.what == "model" and options.own < 0:
+        raise DimooError("A number of pictures is not negative: give --own 0 or more.")
     if options.what == "model" and not options.rate > 0:
         raise DimooError("Nothing is learned at that rate: give --rate more than 0.")
     if options.seed < 0:

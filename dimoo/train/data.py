@@ -14,21 +14,21 @@ from torch import Tensor
 
 from dimoo import layout
 from dimoo.tasks import Edit
+from dimoo.train.claims import COLORED, RELATED, Claims
 from dimoo.train.families import TAUGHT, Family, name_of
 from dimoo.train.grounding import zones
+from dimoo.train.own import Own
 from dimoo.vocab import Vocabulary
 from dimoo.world.language import DESCRIBE, UNUSUAL, benchmark_prompts, caption, description, questions
 from dimoo.world.lessons import Lesson, Shot
 from dimoo.world.parts import parts
 
-COLORED = 0.55
-"""Share of prompts that say colours. Without them the kinds alone are to be learned, and many people write such prompts."""
-RELATED = 0.8
-"""Share of prompts that say how things stand to each other, of those that can: few pictures are blank enough to need it."""
 DIM = 2
 """How many times as often a picture without daylight is drawn: things have looks of their own at night and at sunset."""
 OFTEN = {"place": 4}
 """How many times as often questions of some categories are asked: to compare two places takes longest to learn."""
+OWN = 0.7
+"""Share of claims that are about own pictures, if there are any."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
 SHORT, LONG = 8, 48  # tokens of a short and of a long answer
 
@@ -59,10 +59,10 @@ class Example:
 
 
 class Teacher:
-    """Makes examples of families. codes: what `encode_families` returned."""
+    """Makes examples of families. codes: what `encode_families` returned; own: pictures that the model drew, to be read too."""
 
-    def __init__(self, vocab: Vocabulary, codes: Mapping[str, np.ndarray], families: list[Family]):
-        self.vocab, self.codes = vocab, codes
+    def __init__(self, vocab: Vocabulary, codes: Mapping[str, np.ndarray], families: list[Family], own: Sequence[Own] = ()):
+        self.vocab, self.codes, self.own, self.claims = vocab, codes, own, Claims()
         often = [family for family in families for _ in range(DIM if family.base.scene.setting in UNUSUAL else 1)]
         self.families = [family for family in often if not family.crowded]
         self.crowds = [family for family in often if family.crowded]
@@ -143,11 +143,32 @@ class Teacher:
             question, answer = chosen.text, chosen.sentence
             if rng.random() < 0.6:
                 question, answer, length = layout.short_question(question), chosen.answer, SHORT
-        branch = layout.understanding(self.vocab, question, [self.grid(base)], length)
+        return self._answer(question, answer, length, base, self.grid(base))
+
+    def check(self, rng: np.random.Generator) -> Example | None:
+        """Whether a picture shows a prompt, which half of them do: renders, and own pictures with their own prompts or others."""
+        right = bool(rng.random() < 0.5)
+        if self.own and rng.random() < OWN:
+            drawn = self.own[int(rng.integers(len(self.own)))]
+            shot, grid = drawn.shot, drawn.codes
+            if rng.random() < 0.5:
+                return self._verdict(drawn.prompt.text, drawn.right, shot, grid)
+        else:
+            shot = self.families[int(rng.integers(len(self.families)))].base
+            grid = self.grid(shot)
+        claim = self.claims.about(rng, shot.scene, right)
+        return None if claim is None else self._verdict(claim, right, shot, grid)
+
+    def _verdict(self, claim: str, right: bool, shot: Shot, grid: Tensor) -> Example:
+        return self._answer(layout.check_question(claim), "yes" if right else "no", SHORT, shot, grid)
+
+    def _answer(self, question: str, answer: str, length: int, shot: Shot, grid: Tensor) -> Example:
+        """An answer in words, of `length` tokens with its padding, on a picture; grid: its codes."""
+        branch = layout.understanding(self.vocab, question, [grid], length)
         ids = [*self.vocab.encode(answer), self.vocab.ids.answer_end]
         targets = torch.tensor(ids + [self.vocab.ids.pad] * (length - len(ids)))
         things = torch.zeros(length, dtype=torch.bool)
-        return Example(branch.ids, branch.cells, targets, len(ids), things, self.labels([base]), zones([base]))
+        return Example(branch.ids, branch.cells, targets, len(ids), things, self.labels([shot]), zones([shot]))
 
     def _picture(self, branch: layout.Branch, given: Sequence[Shot], shot: Shot) -> Example:
         grid = self.grid(shot)

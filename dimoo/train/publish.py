@@ -70,14 +70,17 @@ DEMO = {
 }  # fmt: skip
 
 
-def export(model: DiMOO, vqvae: Path, preview: Preview, folder: Path) -> None:
-    """Write a checkpoint in the hub layout: config, words, sharded weights in float16, image tokenizer with its preview table."""
+def export(model: DiMOO, vqvae: Path, preview: Preview, folder: Path, **demo: object) -> None:
+    """Write a checkpoint in the hub layout: config, words, sharded weights in float16, image tokenizer with its preview table.
+
+    demo: what is other than in DEMO.
+    """
     half = DiMOO(model.config).to(torch.float16)
     half.load_state_dict(model.state_dict())
     with replacing(folder) as new:
         half.save_pretrained(new, max_shard_size="9MB")
         config = json.loads((new / "config.json").read_text())
-        (new / "config.json").write_text(json.dumps(config | {"demo": DEMO}, indent=1) + "\n")
+        (new / "config.json").write_text(json.dumps(config | {"demo": DEMO | demo}, indent=1) + "\n")
         write_tokenizer(new)
         shutil.copytree(vqvae, new / "vqvae")
         preview.save(new / "vqvae" / "preview.safetensors")

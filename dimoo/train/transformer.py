@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dimoo.checkpoint import find
+from dimoo.checkpoint import find, load
 from dimoo.config import LLaDAConfig
 from dimoo.model import DiMOO
 from dimoo.precision import fastest_dtype
@@ -26,7 +26,8 @@ from dimoo.train.initial import new_model, trained_model
 from dimoo.train.losses import Reader, losses_of
 from dimoo.train.masks import mask_cells
 from dimoo.train.muon import Muon
-from dimoo.train.publish import export, sample_grid
+from dimoo.train.own import own_pictures
+from dimoo.train.publish import DEMO, export, sample_grid
 from dimoo.train.run import Run, denormals_as_zeros
 from dimoo.train.words import TEXT_IDS, write_tokenizer
 from dimoo.vocab import Vocabulary
@@ -45,13 +46,16 @@ POINTING_RATE = 4.0
 """Learning rate of the two blocks whose heads are taught where to look (`grounding`), in parts of the others'."""
 
 
-def shares(tasks: str, progress: float) -> dict[str, float]:
+def shares(tasks: str, progress: float, own: bool = False) -> dict[str, float]:
     """How many of the examples are of which kind; see `Teacher`. Crowded pictures teach what things are, and come first where
-    words are to be learned with them; a lesson is twice as long as a picture, and takes twice the time.
+    words are to be learned with them; a lesson is twice as long as a picture, and takes twice the time. own: whether there are
+    pictures of the model's own to be checked.
     """
     if tasks == "generate":
         crowd = 0.7 if progress < 0.5 else 0.15
         return {"crowd": crowd, "generate": 1 - crowd}
+    if own:
+        return {"crowd": 0.09, "generate": 0.34, "chat": 0.14, "lesson": 0.25, "check": 0.18}
     return {"crowd": 0.14, "generate": 0.46, "chat": 0.15, "lesson": 0.25}
 
 
@@ -89,13 +93,14 @@ def rate_of(group: dict, rate: float, step: int, progress: float, fitting: int) 
 @denormals_as_zeros()
 def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float, tasks: str = "all", scenes: int = 4000,
                       taught: int = 3000, tokens: int = 3200, rate: float = 4e-3, seed: int = 0,
-                      size: dict | None = None, start: str | Path | None = None) -> DiMOO:
+                      size: dict | None = None, start: str | Path | None = None, own: int = 0) -> DiMOO:
     """Train for `minutes` in `folder` (resumable); leaves a checkpoint in `folder/checkpoint`.
 
     tasks: "generate", text to image alone, or "all". scenes: how many there are, and as many crowded ones; the first `taught` of
     them come with lessons on the other tasks. tokens: of a step, in equally long sequences. seed: of all that is random; another
     one means other scenes too. start: a checkpoint to train further, with its own image tokenizer, instead of new weights.
-    size: of new weights, SIZE if None; or what those of `start` are grown to before, if given.
+    size: of new weights, SIZE if None; or what those of `start` are grown to before, if given. own: how many pictures `start`
+    draws first, to learn from what the judge sees there, when it is taught all tasks.
     Raises DimooError when `start` was taught other words, or is larger than `size`.
     """
     run = Run(folder, minutes, save_every=5)
@@ -122,7 +127,8 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
     first = seed * SCENES_OF_A_SEED
     families = [Family(first + i, 2 if tasks == "all" and i < taught else 0) for i in range(scenes)]
     families += [Family(first + i, crowded=True) for i in range(scenes)]
-    teacher = Teacher(vocab, encode_families(vq, run.folder, families), families)
+    drawn = own_pictures(load(start, "cpu"), run.folder, own, seed) if own else ()
+    teacher = Teacher(vocab, encode_families(vq, run.folder, families), families, drawn)
     reader = Reader(config)
     meaning = meanings(vocab)
     muon, adam = optimizers(model, reader, rate)
@@ -130,14 +136,14 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
     preview = fit(vq, torch.stack([teacher.grid(shot) for shot in squares[:48]]), cell_pixels=8)
 
     def save() -> None:
-        export(model, Path(tokenizer), preview, run.folder / "checkpoint")
+        export(model, Path(tokenizer), preview, run.folder / "checkpoint", assess="question" if own else DEMO["assess"])
         sample_grid(run.folder / "checkpoint", run.folder / "samples.png")
 
     run.on_save = save
     run.resume(model=model, reader=reader, muon=muon, adam=adam)
-    run.note(start=str(start or ""), tasks=tasks, shares=shares(tasks, run.progress), scenes=scenes, taught=taught, tokens=tokens,
-             rate=rate, minutes=minutes, seed=seed)
-    stream = teacher.batches(tokens // 2, (seed, run.step), lambda: shares(tasks, run.progress))
+    run.note(start=str(start or ""), tasks=tasks, shares=shares(tasks, run.progress, own > 0), scenes=scenes, taught=taught,
+             tokens=tokens, rate=rate, minutes=minutes, seed=seed, own=own)
+    stream = teacher.batches(tokens // 2, (seed, run.step), lambda: shares(tasks, run.progress, own > 0))
     generator = torch.Generator().manual_seed(seed + run.step)
     dtype = fastest_dtype()
     while run.tick():
