@@ -12,9 +12,9 @@ import pytest
 import torch
 from conftest import tiny_config
 
-from dimoo.evals.generate import fulfilled
+from dimoo.evals.generate import fulfilled, shows
 from dimoo.train import own
-from dimoo.train.claims import Claims, shows, untrue_caption
+from dimoo.train.claims import Claims, untrue_caption
 from dimoo.train.data import Teacher
 from dimoo.train.families import Family, name_of
 from dimoo.train.own import Own, own_pictures
@@ -32,7 +32,7 @@ SCENE = Scene((Thing("ball", "red", column=-4), Thing("tree", "green", column=4,
 
 @pytest.fixture(scope="module")
 def claims():
-    return Claims()
+    return Claims({prompt.text for prompt in benchmark_prompts()})
 
 
 # claims
@@ -116,7 +116,7 @@ def test_own_pictures_are_drawn_once_and_read_by_the_judge(built_in, tmp_path, m
     assert [picture.prompt.text for picture in drawn] == [drawn[0].prompt.text] * 2 + [drawn[2].prompt.text]
     for picture in drawn:
         assert picture.codes.shape == (8, 8) and (picture.shot.rows, picture.shot.columns) == (8, 8)
-        assert picture.scene == own._seen(built_in, picture.codes) == picture.shot.scene
+        assert picture.reading == own.seen(built_in, picture.codes) and picture.reading.scene == picture.shot.scene
     asked = []
     draw = own.draw
     monkeypatch.setattr(own, "draw", lambda pipeline, prompt, *rest: asked.append(prompt) or draw(pipeline, prompt, *rest))
@@ -134,7 +134,7 @@ def test_pictures_are_checked_in_training(words):
     codes = {name_of(f.base): np.full((f.base.rows, f.base.columns), 3, np.int16) for f in families}
     right = Prompt("single object", "a ball in the snow", (("ball", None, 1),), setting="snow")
     wrong = Prompt("single object", "a tree at night", (("tree", None, 1),), setting="night")
-    drawn = [Own(prompt, torch.full((16, 16), 60), SCENE) for prompt in (right, wrong)]
+    drawn = [Own(prompt, torch.full((16, 16), 60), Reading(SCENE.setting, SCENE.things)) for prompt in (right, wrong)]
     told, own_told = Counter(), Counter()
     for examples in itertools.islice(Teacher(vocab, codes, families, drawn).batches(300, 0, lambda: {"check": 1.0}), 300):
         for example in examples:

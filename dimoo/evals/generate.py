@@ -24,6 +24,11 @@ def fulfilled(prompt: Prompt, reading: Reading) -> bool:
     return not prompt.relation or any(related(a, b, prompt.relation) for a in found[0] for b in found[1])
 
 
+def shows(prompt: Prompt, reading: Reading) -> bool:
+    """Whether the picture shows all that the prompt says, its setting too."""
+    return fulfilled(prompt, reading) and prompt.setting in (None, reading.setting)
+
+
 def credit(prompt: Prompt, reading: Reading) -> float:
     """How good a picture is on the way to that: 1 for all that is asked for, its setting too, half for the share of the wanted
     things that are there, and .15 less for each other one.
@@ -35,8 +40,7 @@ def credit(prompt: Prompt, reading: Reading) -> float:
         if found:
             others.remove(found)
     there = len(reading.things) - len(others)
-    whole = fulfilled(prompt, reading) and prompt.setting in (None, reading.setting)
-    return whole + 0.5 * there / len(wanted) - 0.15 * len(others)
+    return shows(prompt, reading) + 0.5 * there / len(wanted) - 0.15 * len(others)
 
 
 def drawn(prompt: Prompt, rgb: np.ndarray) -> Marks:

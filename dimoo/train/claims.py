@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Set
 from dataclasses import replace
 from itertools import islice
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from dimoo.evals.generate import fulfilled
 from dimoo.world.judge import Reading
-from dimoo.world.language import PLACES, Prompt, benchmark_prompts, caption, random_prompts
+from dimoo.world.language import PLACES, Prompt, caption, random_prompts
 from dimoo.world.scene import COLORS, KINDS, MAX_THINGS, SETTINGS, Scene
 
 PROMPTS = 6000
@@ -24,42 +25,37 @@ RELATED = 0.8
 """Share of captions that say how things stand to each other, of those that can: few pictures are blank enough to need it."""
 
 
-def shows(prompt: Prompt, reading: Reading) -> bool:
-    """Whether the picture shows all that a prompt asks for, its setting too."""
-    return fulfilled(prompt, reading) and prompt.setting in (None, reading.setting)
-
-
 class Claims:
-    """Makes claims about scenes. They are never prompts of the benchmark."""
+    """Makes claims about scenes. held_out: texts that are never claimed."""
 
-    def __init__(self, seed: int = 5):
-        self.held_out = {prompt.text for prompt in benchmark_prompts()}
+    def __init__(self, held_out: Set[str]):
+        self.held_out = held_out
         self.prompts: dict[str, list[Prompt]] = defaultdict(list)
-        for prompt in islice(random_prompts(np.random.default_rng(seed)), PROMPTS):
+        for prompt in islice(random_prompts(np.random.default_rng(0)), PROMPTS):
             self.prompts[prompt.category].append(prompt)
 
     def about(self, rng: np.random.Generator, scene: Scene, true: bool) -> str | None:
         """A claim that holds of a scene, or one that all but holds; None where none is found."""
-        if rng.random() < CAPTIONS:
-            text = self._caption(rng, scene, true)
-            return None if text in self.held_out else text
+        text = self._caption(rng, scene, true) if rng.random() < CAPTIONS else self._prompt(rng, scene, true)
+        return None if text in self.held_out else text
+
+    def _caption(self, rng: np.random.Generator, scene: Scene, true: bool) -> str | None:
+        if not 1 <= len(scene.things) <= MAX_THINGS:
+            return None
+        return caption(rng, scene, COLORED, RELATED) if true else untrue_caption(rng, scene)
+
+    def _prompt(self, rng: np.random.Generator, scene: Scene, true: bool) -> str | None:
+        """One that names the right setting or none, and a kind of thing that is there."""
         reading = Reading(scene.setting, scene.things)
         kinds = {thing.kind for thing in scene.things}
-        categories = list(self.prompts)
-        for i in rng.permutation(len(categories))[:3]:
-            some = self.prompts[categories[i]]
+        for category in rng.permutation(list(self.prompts))[:3]:
+            some = self.prompts[category]
             for number in rng.integers(len(some), size=LOOKED_AT):
                 prompt = some[number]
                 near = prompt.setting in (None, scene.setting) and any(kind in kinds for kind, _, _ in prompt.wanted)
                 if near and fulfilled(prompt, reading) == true:
                     return prompt.text
         return None
-
-    @staticmethod
-    def _caption(rng: np.random.Generator, scene: Scene, true: bool) -> str | None:
-        if not 1 <= len(scene.things) <= MAX_THINGS:
-            return None
-        return caption(rng, scene, COLORED, RELATED) if true else untrue_caption(rng, scene)
 
 
 def untrue_caption(rng: np.random.Generator, scene: Scene) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ class Teacher:
     """Makes examples of families. codes: what `encode_families` returned; own: pictures that the model drew, to be read too."""
 
     def __init__(self, vocab: Vocabulary, codes: Mapping[str, np.ndarray], families: list[Family], own: Sequence[Own] = ()):
-        self.vocab, self.codes, self.own, self.claims = vocab, codes, own, Claims()
+        self.vocab, self.codes, self.own = vocab, codes, own
         often = [family for family in families for _ in range(DIM if family.base.scene.setting in UNUSUAL else 1)]
         self.families = [family for family in often if not family.crowded]
         self.crowds = [family for family in often if family.crowded]
@@ -85,6 +86,10 @@ class Teacher:
     def labels(self, shots: Sequence[Shot]) -> Tensor:
         """(cells of all shots, len(LABELS)) long."""
         return torch.cat([self.parts(shot)[0].flatten(0, 1) for shot in shots]).long()
+
+    @cached_property
+    def claims(self) -> Claims:
+        return Claims(self.held_out)
 
     def _empty(self) -> dict[tuple, Tensor]:
         """(setting, shape) -> the most frequent code of each cell: what it holds when nothing stands there."""

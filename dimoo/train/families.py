@@ -8,7 +8,6 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dimoo.train.run import workers
 from dimoo.vq import VQModel
 from dimoo.world.language import captioned_scene
 from dimoo.world.lessons import LESSONS, Lesson, Shot
@@ -106,15 +106,12 @@ def encode_families(vq: VQModel, folder: Path, families: list[Family]) -> dict[s
         os.replace(temporary, path)
 
     if missing:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # a family to each processor is faster than all processors on one
-        with ThreadPoolExecutor(os.cpu_count()) as workers:
-            for i, codes in enumerate(workers.map(partial(_codes, vq), missing)):
+        with workers() as executor:
+            for i, codes in enumerate(executor.map(partial(_codes, vq), missing)):
                 known |= codes
                 if i % 1000 == 0:
                     print(f"encoded {i} of {len(missing)} families", file=sys.stderr, flush=True)
                     save()
-        torch.set_num_threads(threads)
         save()
     return known
 

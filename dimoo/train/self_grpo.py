@@ -38,7 +38,7 @@ from dimoo.train import adapting
 from dimoo.train.adapting import Adapting
 from dimoo.train.quiz import Quiz, read_quizzes, toytown_quizzes
 from dimoo.train.run import Run
-from dimoo.world.judge import read
+from dimoo.world.judge import Reading, read
 
 
 def arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -200,8 +200,12 @@ def answers_right(pipeline: Pipeline, quiz: Quiz, pictures: list[Tensor]) -> Ten
 
 def judged(pipeline: Pipeline, quiz: Quiz, pictures: list[Tensor]) -> Tensor:
     """(pictures,) float: what the judge of the built-in world thinks of them, see `credit`."""
-    drawn = (pipeline.decode(picture, torch.zeros_like(picture, dtype=torch.bool)) for picture in pictures)
-    return torch.tensor([credit(quiz.judged, read(np.asarray(picture))) for picture in drawn])
+    return torch.tensor([credit(quiz.judged, seen(pipeline, picture)) for picture in pictures])
+
+
+def seen(pipeline: Pipeline, picture: Tensor) -> Reading:
+    """What the judge sees in a picture, codes (h, w) long."""
+    return read(np.asarray(pipeline.decode(picture, torch.zeros_like(picture, dtype=torch.bool))))
 
 
 REWARDS: dict[str, Callable[[Pipeline, Quiz, list[Tensor]], Tensor]] = {"answers": answers_right, "judge": judged}
