@@ -142,7 +142,7 @@ class Planner:
             raise DimooError("The mask is empty: paint over what should be redrawn.")
         grid = torch.where(torch.from_numpy(cells), -1, self.encode(original))
         finish = partial(images.paste_back, original, cells=cells, feather=request.feather, cell=self.cell, mask=mask)
-        windows = outwards(cells, usual_grid(self.defaults, self.cell), self.defaults.max_area // self.cell**2, inside=True)
+        windows = outwards(cells, usual_grid(self.defaults, self.cell), inside=True)
         return Plan(grid, self._by_prompt(request.prompt), sampling(request, self.defaults), windows, finish)
 
     def extrapolate(self, request: Extrapolate) -> Plan:
@@ -251,7 +251,7 @@ def canvas(
     cells = np.ones((height // cell, width // cell), bool)
     top, left = sides["top"] // cell, sides["left"] // cell
     cells[top : top + size[1] // cell, left : left + size[0] // cell] = False
-    return cells, outwards(cells, usual_grid(defaults, cell), defaults.max_area // cell**2)
+    return cells, outwards(cells, usual_grid(defaults, cell))
 
 
 def usual_grid(defaults: Defaults, cell: int) -> tuple[int, int]:

@@ -15,7 +15,6 @@ from dimoo.passes import Forward
 from dimoo.sampler import ImageSampling, ImageState, unmask_image
 
 KNOWN = 0.5  # share of a window that should be known before the rest of it is drawn
-ROOM = 1.6  # a picture up to so many times the trained area is drawn at once
 
 
 @dataclass(frozen=True)
@@ -37,16 +36,16 @@ def whole(masked: np.ndarray) -> list[Window]:
     return [Window(0, 0, *masked.shape)]
 
 
-def outwards(masked: np.ndarray, usual: tuple[int, int], limit: int, inside: bool = False) -> list[Window]:
+def outwards(masked: np.ndarray, usual: tuple[int, int], inside: bool = False) -> list[Window]:
     """Windows that together cover every masked cell of a grid (h, w) bool, in the order in which to draw them.
 
-    usual: (height, width) in cells that the model knows best; limit: cells it can draw at all. A grid that is
-    not much larger than usual is drawn at once. Else each window has at least half of its cells known, given
-    at the start or drawn before, where that can be; of those the one which draws most is next, and of equal
-    ones the nearest to what was given, or, inside of a picture, that which has what it draws in its middle.
+    usual: (height, width) in cells that the model knows best. A grid that is not larger is drawn at once. Else each
+    window has at least half of its cells known, given at the start or drawn before, where that can be; of those
+    the one which draws most is next, and of equal ones the nearest to what was given, or, inside of a picture,
+    that which has what it draws in its middle.
     """
     area = usual[0] * usual[1]
-    if masked.size <= min(limit, ROOM * area):
+    if masked.size <= area:
         return whole(masked)
     height = min(masked.shape[0], usual[0])
     width = min(masked.shape[1], max(usual[1], area // height))
