@@ -70,7 +70,7 @@ FOR_TASK: dict[str, tuple[Example, ...]] = {
     "extrapolate": (
         Example(
             "To the left",
-            {"prompt": "a red ball and a blue cube on the beach", "left": 128, "right": 0, "top": 0, "bottom": 0},
+            {"prompt": "a red ball on the beach", "left": 128, "right": 0, "top": 0, "bottom": 0},
             BEACH,
         ),
         Example("Wide", {"prompt": "a red house in the snow", "aspect": "16:9", "align": "center"}, SNOW),
