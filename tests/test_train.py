@@ -21,8 +21,9 @@ from dimoo.preview import fit
 from dimoo.train import families as families_module
 from dimoo.train import run as run_module
 from dimoo.train import tokenizer
-from dimoo.train.data import DIM, LONG, SHORT, Example, Teacher
-from dimoo.train.families import CROWDED, SIZES, TAUGHT, Family, encode_families, fingerprint, name_of
+from dimoo.train.data import LONG, SHORT, Example, Teacher
+from dimoo.train.decoder import train_decoder, with_errors
+from dimoo.train.families import CROWDED, SIZES, TAUGHT, Family, encode_families, fingerprint, name_of, narrowed
 from dimoo.train.grounding import ZONES, meanings
 from dimoo.train.initial import GIVEN, NEIGHBOURS, new_model
 from dimoo.train.losses import Reader, losses_of
@@ -35,7 +36,7 @@ from dimoo.train.transformer import SIZE, optimizers, shares
 from dimoo.train.words import TEXT_IDS, toytown_words
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
-from dimoo.world.language import UNUSUAL, benchmark_prompts, captioned_scene, questions
+from dimoo.world.language import benchmark_prompts, captioned_scene, questions
 from dimoo.world.parts import LABELS, parts
 
 CODES = 64
@@ -195,8 +196,6 @@ def test_batches_are_equally_long_and_masked(vocab, teacher):
 def test_crowded_pictures_are_low_and_come_first_in_text_to_image(families, teacher):
     seen = Counter(family.seed for family in teacher.crowds)
     assert len(seen) == 20 and not any(family.crowded for family in teacher.families)
-    dim = {family.seed for family in teacher.crowds if family.base.scene.setting in UNUSUAL}
-    assert dim and all(seen[seed] == (DIM if seed in dim else 1) for seed in seen)
     for family in teacher.crowds:
         assert (family.base.rows, family.base.columns) == CROWDED and len(family.base.scene.things) >= 3
     assert sum(shares("all", 0.5, own=True).values()) == pytest.approx(1)
@@ -545,10 +544,26 @@ def test_a_decoder_is_trained_further_with_the_same_codes(vq, tmp_path):
     save_tokenizer(vq, tmp_path / "first")
     before = VQModel.load(tmp_path / "first")
     for _ in range(2):  # the second time it finds that it is done
-        train_tokenizer(tmp_path / "run", 0.02, pictures=2, batch=4, codes_of=tmp_path / "first")
+        train_decoder(tmp_path / "run", tmp_path / "first", 0.02, pictures=2, batch=4)
     after = VQModel.load(tmp_path / "run" / "vqvae")
     assert fingerprint(after) == fingerprint(before)
     assert not torch.equal(after.decoder.conv_in.weight, before.decoder.conv_in.weight)
+
+
+def test_errors_of_codes_are_small_and_few():
+    z = grid_codebook(6)[torch.randint(4**6, (2, 32, 32))].permute(0, 3, 1, 2)
+    off = (with_errors(z, torch.Generator().manual_seed(0)) - z).abs()
+    assert set(off.unique().tolist()) == {0, 1} and off.sum(1).max() == 1
+    assert 0.005 < off.sum(1).mean() < 0.04
+
+
+def test_a_narrowed_encoder_makes_the_same_codes(vq):
+    model = copy.deepcopy(vq)
+    keep_local(model)
+    small = narrowed(model)
+    picture = torch.rand(1, 3, 64, 96)
+    assert torch.equal(small.encode(picture), model.encode(picture))
+    assert sum(p.numel() for p in small.encoder.parameters()) < 0.8 * sum(p.numel() for p in model.encoder.parameters())
 
 
 def test_another_seed_of_the_tokenizer_means_other_pictures_and_another_folder(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from dimoo.world.language import (
     POSE_WORDS,
     RELATIONS,
     SIZE_WORDS,
-    UNUSUAL,
+    USUAL,
     benchmark_prompts,
     captioned_scene,
     description,
@@ -32,7 +32,7 @@ from dimoo.world.language import (
 )
 from dimoo.world.parts import LABELS, parts
 from dimoo.world.render import ground_depth, render
-from dimoo.world.scene import CELL, COLORS, KINDS, SETTINGS, STYLES, VIEWS, Scene, Thing, random_scene
+from dimoo.world.scene import CELL, COLORS, KINDS, PLOT, SETTINGS, SIGNS, STYLES, VIEWS, Scene, Thing, random_scene
 from dimoo.world.styles import MAPS, control_map, stylize
 
 SEEDS = st.integers(0, 2**32)
@@ -48,12 +48,13 @@ def test_things_fit_and_keep_apart(seed, columns):
     scene, _ = captioned_scene(np.random.default_rng(seed), columns)
     assert 1 <= len(scene.things) <= 4
     for thing in scene.things:
-        assert -(columns // 2) <= thing.column - thing.half_width
-        assert thing.column + thing.half_width <= columns - columns // 2
+        assert -(columns // 2) - 0.25 <= thing.column - thing.half_width
+        assert thing.column + thing.half_width <= columns - columns // 2 + 0.25
+        assert thing.column % PLOT == PLOT // 2
         assert thing.pose == "down" or thing.kind == "figure"
-        assert not thing.letter or thing.kind == "cube"
+        assert not thing.letter or thing.kind == "cube" and thing.letter in SIGNS
     for a, b in combinations(scene.things, 2):
-        assert abs(a.column - b.column) >= 0.85 * (a.half_width + b.half_width)
+        assert abs(a.column - b.column) >= PLOT
 
 
 def test_scenes_repeat_and_vary():
@@ -67,6 +68,7 @@ def test_scenes_repeat_and_vary():
     assert {t.color for t in things} == set(COLORS)
     assert {s.setting for s in drawn} == set(SETTINGS)
     assert {len(s.things) for s in drawn} == {1, 2, 3, 4}
+    assert {t.column for t in things} == {-6, -2, 2, 6} and {t.row for t in things} == {0, 1, 2}
 
 
 def test_wanted_attributes_are_kept():
@@ -291,7 +293,7 @@ def is_true(text, scene):
     if sum(count for count, _ in phrases) != len(scene.things):
         return False
     for count, wanted in phrases:
-        number = sum(fits(thing, wanted) for thing in scene.things)
+        number = sum(fits(thing, {"size": "large", "material": "matte"} | wanted) for thing in scene.things)
         if number < 1 or (count > 1 and number != count):
             return False
     if relation:
@@ -322,10 +324,17 @@ def test_captions_use_what_there_is_to_say():
     assert said == {"kind", "color", "size", "material", "letter", "pose"}
 
 
-def test_a_caption_without_a_setting_means_daylight():
+def test_captions_leave_out_what_is_usual_alone():
     scenes = [captioned_scene(np.random.default_rng(seed)) for seed in range(200)]
     unsaid = {scene.setting for scene, text in scenes if not any(place in text for place in PLACES[scene.setting])}
-    assert unsaid == set(SETTINGS) - set(UNUSUAL)
+    assert unsaid == {USUAL}
+    for scene, text in scenes:
+        kinds = Counter(thing.kind for thing in scene.things)
+        for thing in scene.things:
+            if kinds[thing.kind] == 1:
+                (wanted,) = (wanted for _, wanted in parse(text)[0] if wanted["kind"] == thing.kind)
+                left_out = {"size": "large", "material": "matte", "letter": "", "pose": "down"}
+                assert all(wanted.get(name, usual) == getattr(thing, name) for name, usual in left_out.items()), (text, scene)
 
 
 def test_relations():

@@ -20,9 +20,9 @@ from dimoo.world.render import Picture, render
 from dimoo.world.scene import CELL, Scene, Thing
 
 INPAINT = ("half a thing", "ground and sky")
-EXTRAPOLATE = ("left", "right", "top")
-GROWTH = 64
-"""Pixels that are to be added: a third of what is given, so that the whole has the usual size."""
+GROWTH = {"left": 96, "right": 96, "top": 64}
+"""Pixels that are to be added, at the sides from the middle of a plot on, so that the whole has the usual size."""
+EXTRAPOLATE = tuple(GROWTH)
 _BOX = (6, 7)  # columns and rows of a box over ground and sky
 _CELLS = 16  # rows and columns of all these pictures
 
@@ -93,10 +93,10 @@ def reaches(thing: Thing, edge: int, side: str) -> float:
 
 
 def is_cut(scene: Scene, side: str) -> bool:
-    """Whether a picture of the scene without `GROWTH` pixels on a side cuts a thing in two, and hides none."""
+    """Whether a picture of the scene without the `GROWTH` of a side cuts a thing in two, and hides none."""
     if side == "top":
         return True  # nothing is so tall
-    edge = (GROWTH // CELL - _CELLS // 2) * (1 if side == "left" else -1)
+    edge = (GROWTH[side] // CELL - _CELLS // 2) * (1 if side == "left" else -1)
     shares = [reaches(thing, edge, side) for thing in scene.things]
     return max(shares) <= 0.65 and max(shares) >= 0.25
 
@@ -109,9 +109,10 @@ def extrapolate_cases(count: int) -> Iterator[Case]:
         rng, scene = next_scene(rngs, partial(is_cut, side=side))
         truth = render(scene)
         new = np.zeros((_CELLS, _CELLS), bool)
-        cut = slice(0, GROWTH // CELL) if side != "right" else slice(_CELLS - GROWTH // CELL, _CELLS)
+        added = GROWTH[side] // CELL
+        cut = slice(0, added) if side != "right" else slice(_CELLS - added, _CELLS)
         new[(cut, slice(None)) if side == "top" else (slice(None), cut)] = True
         rows, columns = np.nonzero(~new)
         box = tuple(CELL * int(n) for n in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
-        request = Extrapolate(truth.image.crop(box), caption(rng, scene), seed=i, **{side: GROWTH})
+        request = Extrapolate(truth.image.crop(box), caption(rng, scene), seed=i, **{side: GROWTH[side]})
         yield Case(side, request, partial(continues, scene, truth, new), partial(np.asarray, truth.rgb), new)

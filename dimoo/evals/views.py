@@ -10,6 +10,7 @@ from dimoo.evals.bare import empty
 from dimoo.evals.cases import Case, Marks, every, held_out, next_scene
 from dimoo.evals.regions import OFF, STRANGE, all_likest, strangest, things_off
 from dimoo.tasks import DIRECTIONS, Edit
+from dimoo.world.lessons import seen_apart
 from dimoo.world.render import Picture, render
 from dimoo.world.scene import SETTINGS, Scene
 
@@ -42,7 +43,7 @@ def cases(count: int) -> Iterator[Case]:
     rngs = held_out("view")
     for i in range(count):
         side = tuple(DIRECTIONS)[i % len(DIRECTIONS)]
-        _, scene = next_scene(rngs)
+        _, scene = next_scene(rngs, seen_apart)
         turned = scene.with_(view=side)
         request = Edit(render(scene).image, "view", direction=side, seed=i)
         truth = render(turned)

@@ -38,9 +38,14 @@ def main(options: argparse.Namespace) -> int:
     check(options)
     folder = Path(options.output or f"runs/{options.what}")
     if options.what == "tokenizer":
+        from dimoo.train.decoder import train_decoder
         from dimoo.train.tokenizer import train_tokenizer
 
-        train_tokenizer(folder, options.minutes, options.pictures, options.batch, seed=options.seed, codes_of=options.codes_of)
+        numbers = options.minutes, options.pictures, options.batch
+        if options.codes_of:
+            train_decoder(folder, options.codes_of, *numbers, seed=options.seed)
+        else:
+            train_tokenizer(folder, *numbers, seed=options.seed)
         print(folder / "vqvae")
     else:
         from dimoo.train.transformer import SIZE, train_transformer

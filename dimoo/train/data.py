@@ -16,16 +16,14 @@ from torch import Tensor
 from dimoo import layout
 from dimoo.tasks import Edit
 from dimoo.train.claims import COLORED, RELATED, Claims
-from dimoo.train.families import TAUGHT, Family, name_of
+from dimoo.train.families import Family, name_of
 from dimoo.train.grounding import zones
 from dimoo.train.own import Own
 from dimoo.vocab import Vocabulary
-from dimoo.world.language import DESCRIBE, UNUSUAL, benchmark_prompts, caption, description, questions
+from dimoo.world.language import DESCRIBE, benchmark_prompts, caption, description, questions
 from dimoo.world.lessons import Lesson, Shot
 from dimoo.world.parts import parts
 
-DIM = 2
-"""How many times as often a picture without daylight is drawn: things have looks of their own at night and at sunset."""
 OFTEN = {"place": 4}
 """How many times as often questions of some categories are asked: to compare two places takes longest to learn."""
 OWN = 0.7
@@ -64,10 +62,9 @@ class Teacher:
 
     def __init__(self, vocab: Vocabulary, codes: Mapping[str, np.ndarray], families: list[Family], own: Sequence[Own] = ()):
         self.vocab, self.codes, self.own = vocab, codes, own
-        often = [family for family in families for _ in range(DIM if family.base.scene.setting in UNUSUAL else 1)]
-        self.families = [family for family in often if not family.crowded]
-        self.crowds = [family for family in often if family.crowded]
-        self.taught = [family for family in often if family.lessons]
+        self.families = [family for family in families if not family.crowded]
+        self.crowds = [family for family in families if family.crowded]
+        self.taught = [family for family in families if family.lessons]
         self.held_out = {prompt.text for prompt in benchmark_prompts()}
         self.empty = self._empty()
         self._parts: dict[tuple, tuple[Tensor, Tensor]] = {}
@@ -116,8 +113,6 @@ class Teacher:
     def lesson(self, rng: np.random.Generator) -> Example | None:
         """The published training drops text and pictures together; each is dropped alone here, as guidance will ask."""
         family = self.taught[int(rng.integers(len(self.taught)))]
-        if (family.base.rows, family.base.columns) != TAUGHT and rng.random() < 0.85:
-            return None
         lesson = family.lessons[int(rng.integers(len(family.lessons)))]
         system, text = self.words(rng, lesson)
         grids = [self.grid(shot) for shot in lesson.inputs]

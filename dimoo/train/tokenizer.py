@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dimoo.train.families import SCENES_OF_A_SEED, fingerprint
+from dimoo.train.families import SCENES_OF_A_SEED
 from dimoo.train.muon import Muon
 from dimoo.train.run import Run, cosine, denormals_as_zeros, pool, replacing
 from dimoo.vq import WEIGHTS, Down, Resnet, Up, VQModel
@@ -151,15 +151,26 @@ def kept_pool(path: Path, count: int, seed: int) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
-def crops(pictures: np.ndarray, rng: np.random.Generator, count: int, size: int) -> Tensor:
-    """Random crops on the cell grid, (count, 3, size, size) float32 in [0, 1]; two in three from where things stand."""
-    room = (256 - size) // 16 + 1
-    out = np.empty((count, size, size, 3), np.uint8)
-    for i in range(count):
+def places(rng: np.random.Generator, pictures: int, count: int, cells: int) -> list[tuple[int, slice, slice]]:
+    """Random crops on the cell grid, two in three from where things stand: number of a picture, its rows and columns of cells."""
+    room = 16 - cells + 1
+    found = []
+    for _ in range(count):
         top = int(rng.integers(room)) if rng.random() < 0.33 else min(room - 1, int(rng.integers(5, 9)))
         left = int(rng.integers(room))
-        out[i] = pictures[rng.integers(len(pictures)), 16 * top : 16 * top + size, 16 * left : 16 * left + size]
-    return torch.from_numpy(out).permute(0, 3, 1, 2).float().div_(255)
+        found.append((int(rng.integers(pictures)), slice(top, top + cells), slice(left, left + cells)))
+    return found
+
+
+def crops(pictures: np.ndarray, where: list[tuple[int, slice, slice]]) -> Tensor:
+    """Crops of pictures (n, 256, 256, 3) uint8, (count, 3, size, size) float32 in [0, 1]."""
+    cut = [pictures[i, 16 * y.start : 16 * y.stop, 16 * x.start : 16 * x.stop] for i, y, x in where]
+    return torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def shown(batch: int, progress: float) -> tuple[int, int]:
+    """How many crops a step sees, and their cells a side: in the last fifth of a run whole pictures, borders included."""
+    return (max(1, batch // 4), 16) if progress > 0.8 else (batch, 8)
 
 
 def edge_weight(x: Tensor) -> Tensor:
@@ -225,6 +236,7 @@ class Optimizer:
         self.adam = torch.optim.AdamW(rest, rate / 2, betas=(0.9, 0.98), weight_decay=0.01)
 
     def step(self, loss: Tensor, progress: float) -> None:
+        """One step down the gradient of a loss; progress in [0, 1] sets the rate."""
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward()
@@ -241,47 +253,54 @@ class Optimizer:
         return values[:, :, 1, 1] if id(weight) in self.centred else values.permute(0, 2, 3, 1).flatten(1)
 
 
-def new_tokenizer(codes_of: str | Path | None) -> VQModel:
-    """Fresh weights, or those of another tokenizer whose encoder, and so its codes, are to stay."""
-    if codes_of:
-        model = VQModel.load(codes_of).requires_grad_(False)
-        for part in (model.decoder, model.post_quant_conv):
-            part.requires_grad_(True)
-    else:
-        model = VQModel(CONFIG)
-        model.quantize.embedding.weight = nn.Parameter(grid_codebook(CONFIG["latent_channels"]), requires_grad=False)
-        keep_local(model)
+def new_tokenizer() -> VQModel:
+    model = VQModel(CONFIG)
+    model.quantize.embedding.weight = nn.Parameter(grid_codebook(CONFIG["latent_channels"]), requires_grad=False)
+    keep_local(model)
     return model.to(memory_format=torch.channels_last)
+
+
+class Average:
+    """The running mean of a model's weights, which is what a run leaves."""
+
+    def __init__(self, model: VQModel):
+        self.model = copy.deepcopy(model).requires_grad_(False)
+
+    @torch.no_grad()
+    def follow(self, model: VQModel, step: int) -> None:
+        decay = min(0.998, step / (step + 20))
+        for mean, now in zip(self.model.parameters(), model.parameters(), strict=True):
+            mean.lerp_(now, 1 - decay)
+
+
+def psnr(x: Tensor, y: Tensor) -> float:
+    """Of reconstructions y of pictures x in [0, 1], in dB, mean of the pictures."""
+    return -10 * torch.log10((y.detach().clamp(0, 1) - x).square().mean(dim=(1, 2, 3)) + 1e-10).mean().item()
 
 
 @denormals_as_zeros()
 def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, batch: int = 16, rate: float = 7e-4,
-                    seed: int = 0, codes_of: str | Path | None = None) -> VQModel:
-    """Train for `minutes` in `folder` (resumable) and leave the averaged weights in `folder/vqvae`.
-
-    codes_of: folder of a tokenizer whose decoder alone is to be trained further, so that transformers of its codes still fit.
-    """
+                    seed: int = 0) -> VQModel:
+    """Train for `minutes` in `folder` (resumable) and leave the averaged weights in `folder/vqvae`."""
     run = Run(folder, minutes)
     torch.manual_seed(seed)
-    model = new_tokenizer(codes_of)
-    run.is_for(f"seed {seed}" + (f", the codes of {fingerprint(model)}" if codes_of else ""))
-    average = copy.deepcopy(model).requires_grad_(False)
+    model = new_tokenizer()
+    run.is_for(f"seed {seed}")
+    average = Average(model)
     optimizer = Optimizer(model, rate)
     drawn = kept_pool(run.folder / f"pictures-{pictures}-{seed}.npy", pictures, seed)
     held_out = picture_pool(8, seed=10_000_000)
 
     def export() -> None:
-        save_tokenizer(average, run.folder / "vqvae")
-        sample_grid(average, held_out, run.folder / "samples.png")
+        save_tokenizer(average.model, run.folder / "vqvae")
+        sample_grid(average.model, held_out, run.folder / "samples.png")
 
     run.on_save = export
-    if not run.resume(model=model, average=average, muon=optimizer.muon, adam=optimizer.adam) and not codes_of:
-        start_linear(model, crops(drawn, np.random.default_rng(seed), batch, 128))
+    if not run.resume(model=model, average=average.model, muon=optimizer.muon, adam=optimizer.adam):
+        start_linear(model, crops(drawn, places(np.random.default_rng(seed), len(drawn), batch, 8)))
     while run.tick():
         rng = np.random.default_rng((seed, run.step))
-        whole = run.progress > 0.8  # the last fifth sees whole pictures, borders included
-        shown = (max(1, batch // 4), 256) if whole else (batch, 128)
-        x = crops(drawn, rng, *shown).contiguous(memory_format=torch.channels_last)
+        x = crops(drawn, places(rng, len(drawn), *shown(batch, run.progress)))
         z = model.latents(x).float()
         q = round_to_levels(z.detach())
         y = model.reconstruct(z + (q - z).detach()).float()
@@ -289,11 +308,7 @@ def train_tokenizer(folder: str | Path, minutes: float, pictures: int = 4000, ba
         outside = F.relu(z.abs() - 2).square().mean()
         loss = reconstruction_loss(x, y) + outside + 0.1 * run.progress * pull
         optimizer.step(loss, run.progress)
-        decay = min(0.998, run.step / (run.step + 20))
-        with torch.no_grad():
-            for a, b in zip(average.parameters(), model.parameters(), strict=True):
-                a.lerp_(b, 1 - decay)
-            psnr = -10 * torch.log10((y.clamp(0, 1) - x).square().mean(dim=(1, 2, 3)) + 1e-10).mean()
+        average.follow(model, run.step)
         used = torch.unique(q.permute(0, 2, 3, 1).flatten(0, 2), dim=0)
-        run.report(loss=loss.item(), psnr=psnr.item(), pull=pull.item(), codes=len(used))
-    return average
+        run.report(loss=loss.item(), psnr=psnr(x, y), pull=pull.item(), codes=len(used))
+    return average.model

@@ -39,11 +39,14 @@ SIZE = {"d_model": 192, "n_heads": 6, "n_kv_heads": 6, "n_layers": 10, "mlp_hidd
 ROWS_RATE = 0.1
 """Learning rate of embedding and head, in parts of the others'."""
 
-WARM_UP, FITTING = 50, 200
+LESSONS_EACH = 3
+"""Lessons that start from each scene that is taught."""
+
+WARM_UP, FITTING = 50, 60
 """Steps in which the rate rises, and steps before that in which a new reader is fitted to a model that is trained already."""
 
 POINTING_RATE = 4.0
-"""Learning rate of the two blocks whose heads are taught where to look (`grounding`), in parts of the others'."""
+"""Learning rate of the two blocks whose heads are taught where to look (`grounding`), in parts of the others', in a new model."""
 
 
 def shares(tasks: str, progress: float, own: bool = False) -> dict[str, float]:
@@ -56,10 +59,10 @@ def shares(tasks: str, progress: float, own: bool = False) -> dict[str, float]:
         return {"crowd": crowd, "generate": 1 - crowd}
     if own:
         return {"crowd": 0.09, "generate": 0.34, "chat": 0.14, "lesson": 0.25, "check": 0.18}
-    return {"crowd": 0.14, "generate": 0.46, "chat": 0.15, "lesson": 0.25}
+    return {"crowd": 0.1, "generate": 0.36, "chat": 0.12, "lesson": 0.42}
 
 
-def optimizers(model: DiMOO, reader: Reader, rate: float) -> list[torch.optim.Optimizer]:
+def optimizers(model: DiMOO, reader: Reader, rate: float, pointing_rate: float = POINTING_RATE) -> list[torch.optim.Optimizer]:
     """Muon for the hidden matrices, AdamW for the rest.
 
     Codes of things are rare, and a step of AdamW on a rare row is as long as on a common one: at the rate of the others it would
@@ -71,7 +74,7 @@ def optimizers(model: DiMOO, reader: Reader, rate: float) -> list[torch.optim.Op
     for i, block in enumerate(body["blocks"]):
         matrices[i in pointing] += [p for p in block.parameters() if p.ndim == 2]
     norms = [p for p in model.parameters() if p.ndim == 1]
-    hidden = [{"params": matrices[False], "scale": 1.0}, {"params": matrices[True], "scale": POINTING_RATE}]
+    hidden = [{"params": matrices[False], "scale": 1.0}, {"params": matrices[True], "scale": pointing_rate}]
     others = [
         {"params": [body["wte"].weight, body["ff_out"].weight], "scale": ROWS_RATE},
         {"params": norms, "scale": 1.0},
@@ -92,7 +95,7 @@ def rate_of(group: dict, rate: float, step: int, progress: float, fitting: int) 
 
 @denormals_as_zeros()
 def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float, tasks: str = "all", scenes: int = 4000,
-                      taught: int = 3000, tokens: int = 3200, rate: float = 4e-3, seed: int = 0,
+                      taught: int = 4000, tokens: int = 3200, rate: float = 4e-3, seed: int = 0,
                       size: dict | None = None, start: str | Path | None = None, own: int = 0) -> DiMOO:
     """Train for `minutes` in `folder` (resumable); leaves a checkpoint in `folder/checkpoint`.
 
@@ -125,13 +128,13 @@ def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float,
             block.compile(dynamic=True)  # fuses what lies between the matrix products: 1.4 times the speed on a CPU
     vocab = Vocabulary.load(run.folder / "words", config)
     first = seed * SCENES_OF_A_SEED
-    families = [Family(first + i, 2 if tasks == "all" and i < taught else 0) for i in range(scenes)]
+    families = [Family(first + i, LESSONS_EACH if tasks == "all" and i < taught else 0) for i in range(scenes)]
     families += [Family(first + i, crowded=True) for i in range(scenes)]
     drawn = own_pictures(load(start, "cpu"), run.folder, own, seed) if own else ()
     teacher = Teacher(vocab, encode_families(vq, run.folder, families), families, drawn)
     reader = Reader(config)
     meaning = meanings(vocab)
-    muon, adam = optimizers(model, reader, rate)
+    muon, adam = optimizers(model, reader, rate, 1.0 if start else POINTING_RATE)
     squares = [f.base for f in families if (f.base.rows, f.base.columns) == (16, 16)]
     preview = fit(vq, torch.stack([teacher.grid(shot) for shot in squares[:48]]), cell_pixels=8)
 

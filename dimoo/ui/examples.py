@@ -62,7 +62,7 @@ FOR_TASK: dict[str, tuple[Example, ...]] = {
         ),
         Example(
             "Paint yourself",
-            {"prompt": "a red house, a green tree and a white snowman in the snow", "mask": None} | MASK_AS_IT_IS,
+            {"prompt": "a red house, a small white snowman and a green tree in the snow", "mask": None} | MASK_AS_IT_IS,
             SNOW,
             runs=False,
         ),

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dimoo.world.camera import Canvas, foot
 from dimoo.world.scene import CELL, COLORS, KINDS, MATERIALS, POSES, ROWS, SETTINGS, SIZES, VIEWS, Scene, Thing
-from dimoo.world.settings import LIGHTS, backdrop
+from dimoo.world.settings import SHADOWS, backdrop
 from dimoo.world.shapes import PAINT
 from dimoo.world.sprites import sprite
 
@@ -105,11 +105,11 @@ def _sheet(setting: str) -> Sheet:
             mask = _halve(covered) >= 0.5
             y, x = np.nonzero(mask)
             light = np.ones((_TILE, _TILE), np.float32)
-            light[s.ground_y + top, s.ground_x + left] = s.ground_light(LIGHTS[setting].shadow)
+            light[s.ground_y + top, s.ground_x + left] = s.ground_light(SHADOWS[setting])
             picture = empty * light[..., None]
             colors = []
             for metal, paint in product((False, True), (0, 1)):
-                picture[here] = s.colors(setting, np.where(s.main[:, None], np.float32(paint), s.paint), metal)
+                picture[here] = s.colors(np.where(s.main[:, None], np.float32(paint), s.paint), metal)
                 colors.append(_halve(picture)[y, x])
             black, white = np.stack(colors[::2]), np.stack(colors[1::2])
             light = _halve(light)

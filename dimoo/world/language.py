@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, cycle
 
 import numpy as np
 
-from dimoo.world.scene import COLORS, KINDS, SETTINGS, Scene, Thing, random_scene
+from dimoo.world.scene import COLORS, KINDS, SETTINGS, Scene, Thing, plots, random_scene
 
 NAMES = {kind: (kind,) for kind in KINDS} | {
     "ball": ("ball", "ball", "sphere"), "cube": ("cube", "cube", "block"), "figure": ("figure", "person"),
@@ -22,8 +22,8 @@ PLACES = {
     "sunset": ("at sunset", "in the evening", "in the evening sun"),
     "snow": ("in the snow", "on the snow", "in winter"),
 }
-UNUSUAL = ("night", "sunset")
-"""Settings that captions never leave out: whoever does not name one means daylight."""
+USUAL = "studio"
+"""The setting that captions may leave out: whoever names none means it."""
 SIZE_WORDS = {"large": ("large", "big"), "small": ("small", "little", "tiny")}
 MATERIAL_WORDS = {"metal": ("metal", "shiny", "metallic"), "matte": ("matte",)}
 POSE_WORDS = {"up": "with arms up", "out": "with arms out", "down": "with arms down"}
@@ -50,20 +50,20 @@ def _pick(rng: np.random.Generator, options):
 
 
 def noun_phrase(rng: np.random.Generator, thing: Thing, count: int = 1, color: bool = True, detail: float = 0.25) -> str:
-    """A thing in words; each of size, material, letter and pose is said with probability `detail` (metal more often)."""
+    """A thing in words: always that it is small, metal, posed or bears a letter, and with probability `detail` that it is not."""
     words = []
-    if rng.random() < detail:
+    if thing.size == "small" or rng.random() < detail:
         words.append(_pick(rng, SIZE_WORDS[thing.size]))
-    if rng.random() < (2 * detail if thing.material == "metal" else detail / 5):
+    if thing.material == "metal" or rng.random() < detail / 5:
         words.append(_pick(rng, MATERIAL_WORDS[thing.material]))
     if color:
         words.append(thing.color)
     noun = _pick(rng, NAMES[thing.kind])
     text = " ".join([*words, plural(noun) if count > 1 else noun])
     if count == 1:
-        if thing.letter and rng.random() < 2 * detail:
+        if thing.letter:
             text += f" with the letter {thing.letter.lower()}"
-        if thing.kind == "figure" and rng.random() < detail:
+        if thing.kind == "figure" and (thing.pose != "down" or rng.random() < detail):
             text += f" {POSE_WORDS[thing.pose]}"
         return ("an " if text[0] in "aeiou" else "a ") + text
     return f"{NUMBERS[count]} {text}"
@@ -74,9 +74,10 @@ def _join(parts: list[str]) -> str:
 
 
 def _groups(things: tuple[Thing, ...], with_color: bool) -> list[list[Thing]]:
-    groups: dict[tuple, list[Thing]] = {}
+    groups: dict[Thing, list[Thing]] = {}
     for thing in things:
-        groups.setdefault((thing.kind, thing.color if with_color else ""), []).append(thing)
+        looks = replace(thing, color=thing.color if with_color else "", column=0, row=0)
+        groups.setdefault(looks, []).append(thing)
     return list(groups.values())
 
 
@@ -87,7 +88,7 @@ def caption(rng: np.random.Generator, scene: Scene, colored: float = 0.88, relat
     """
     things = scene.things
     color = rng.random() < colored
-    where = _pick(rng, PLACES[scene.setting]) if rng.random() < 0.75 or scene.setting in UNUSUAL else ""
+    where = _pick(rng, PLACES[scene.setting]) if rng.random() < 0.5 or scene.setting != USUAL else ""
     near = {(a, b): abs(things[a].column - things[b].column) <= 7 for a, b in combinations(range(len(things)), 2)}
     relations = [(a, b, r) for a, b in near for r in RELATIONS
                  if related(things[a], things[b], r) and (r in ("left", "right") or near[a, b])]
@@ -119,12 +120,10 @@ def caption(rng: np.random.Generator, scene: Scene, colored: float = 0.88, relat
 def captioned_scene(rng: np.random.Generator, columns: int = 16) -> tuple[Scene, str]:
     """A random scene for text to image with its caption; one in four repeats a thing so that counting can be learned."""
     if rng.random() < 0.25 and columns >= 12:
-        count = int(rng.integers(2, min(4, columns // 4) + 1))
-        same = {"kind": str(rng.choice(KINDS)), "size": "large" if rng.random() < 0.5 and count < 4 else "small"}
-        if rng.random() < 0.75:
-            same["color"] = str(rng.choice(COLORS))
-        if rng.random() < 0.8:
-            same["material"] = "matte"
+        count = int(rng.integers(2, min(4, len(plots(columns))) + 1))
+        color, size = str(rng.choice(COLORS)), "large" if rng.random() < 0.7 else "small"
+        same = {"kind": str(rng.choice(KINDS)), "size": size, "material": "matte", "pose": "down", "letter": ""}
+        same |= {"color": color} if rng.random() < 0.75 else {}
         scene = random_scene(rng, columns, count, wanted=(same,) * count)
     else:
         scene = random_scene(rng, columns)

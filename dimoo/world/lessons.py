@@ -10,7 +10,7 @@ import numpy as np
 
 from dimoo.world.language import NAMES, PLACES, RELATIONS, SIZE_WORDS, caption, related
 from dimoo.world.render import render
-from dimoo.world.scene import COLORS, KINDS, LETTERS, SETTINGS, STYLES, VIEWS, Scene, Thing, clear, random_thing
+from dimoo.world.scene import COLORS, KINDS, PLOT, SETTINGS, SIGNS, STYLES, VIEWS, Scene, Thing, random_thing
 from dimoo.world.styles import MAPS, control_map, stylize
 
 BACKGROUNDS = {
@@ -117,10 +117,6 @@ def swap(rng: np.random.Generator, base: Shot) -> Lesson | None:
     old = base.scene.things[index]
     kind = str(rng.choice([k for k in KINDS if k != old.kind]))
     new = replace(old, kind=kind, color=str(rng.choice(COLORS)), pose="down", letter="")
-    others = base.scene.things[:index] + base.scene.things[index + 1 :]
-    fits = abs(new.column) + new.half_width <= base.columns // 2
-    if not (fits and clear(others, new)):
-        return None
     verbs = (("replace", "with"), ("swap", "for"), ("change", "to"), ("turn", "into"))
     texts = tuple(f"{verb} the {words} {to} {_looks(new)}" for verb, to in verbs)
     return Lesson("replace", texts, (base,), replace(base, scene=_with_thing(base.scene, index, new)))
@@ -148,13 +144,14 @@ def background(rng: np.random.Generator, base: Shot) -> Lesson | None:
 
 def letter(rng: np.random.Generator, base: Shot) -> Lesson | None:
     """Another letter on a cube, which gets one before if it has none."""
-    cubes = [i for i, t in enumerate(base.scene.things) if t.kind == "cube" and reference(t, base.scene.things)]
+    cubes = [i for i, t in enumerate(base.scene.things)
+             if (t.kind, t.size, t.material) == ("cube", "large", "matte") and reference(t, base.scene.things)]
     if not cubes:
         return None
     index = int(rng.choice(cubes))
     old = base.scene.things[index]
     words = reference(old, base.scene.things)
-    new = str(rng.choice([c for c in LETTERS if c != old.letter]))
+    new = str(rng.choice([c for c in SIGNS if c != old.letter]))
     verbs = ("change the letter on the {} to {}", "make the letter on the {} {}") if old.letter else (
         "put the letter {1} on the {0}", "add the letter {1} to the {0}")  # fmt: skip
     texts = tuple(verb.format(words, new.lower()) for verb in verbs)
@@ -180,7 +177,7 @@ def subject(rng: np.random.Generator, base: Shot) -> Lesson | None:
     """A thing alone in a studio, to be drawn in the scene; words say its kind only."""
     index = int(rng.integers(len(base.scene.things)))
     thing = base.scene.things[index]
-    alone = Scene((replace(thing, column=0, row=1),), "studio")
+    alone = Scene((replace(thing, column=PLOT // 2, row=1),), "studio")
     others = [_looks(t) for i, t in enumerate(base.scene.things) if i != index]
     texts = []
     for noun in (*dict.fromkeys(NAMES[thing.kind]), "object"):
@@ -196,7 +193,15 @@ def style(rng: np.random.Generator, base: Shot) -> Lesson | None:
     return Lesson("style", (), (base, replace(base, scene=other, look=look)), replace(base, look=look))
 
 
+def seen_apart(scene: Scene) -> bool:
+    """Whether all things of a scene stand in rows of their own."""
+    return len({thing.row for thing in scene.things}) == len(scene.things)
+
+
 def view(rng: np.random.Generator, base: Shot) -> Lesson | None:
+    """Not of things that stand side by side: from the left and the right they would hide each other."""
+    if not seen_apart(base.scene):
+        return None
     side = str(rng.choice([v for v in VIEWS if v != "front"]))
     return Lesson("view", (side,), (base,), replace(base, scene=base.scene.with_(view=side)))
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dimoo.world.camera import EYE, Canvas, foot, stretch, walked
 from dimoo.world.scene import VIEWS, Scene, Thing
-from dimoo.world.settings import LIGHTS, backdrop
+from dimoo.world.settings import SHADOWS, backdrop
 from dimoo.world.shapes import FAR
 from dimoo.world.sprites import sprite
 
@@ -60,7 +60,7 @@ def render(scene: Scene, width: int = 256, height: int = 256, canvas: Canvas | N
     drawn = [(thing, sprite(thing, VIEWS[scene.view], samples), column, row) for thing, column, row in arrange(scene)]
     for _, s, column, row in drawn:
         y, x, on = moved(s.ground_y, s.ground_x, column, row)
-        light[y, x] = np.minimum(light[y, x], s.ground_light(LIGHTS[scene.setting].shadow)[on])
+        light[y, x] = np.minimum(light[y, x], s.ground_light(SHADOWS[scene.setting])[on])
     color *= light[..., None]
     for index, (thing, s, column, row) in enumerate(drawn):
         y, x, on = moved(s.y, s.x, column, row)
@@ -69,7 +69,7 @@ def render(scene: Scene, width: int = 256, height: int = 256, canvas: Canvas | N
         on[on] = nearer
         y, x = y[nearer], x[nearer]
         nearest[y, x], ids[y, x] = depth[nearer], index
-        color[y, x] = s.colors(scene.setting, s.albedo(thing.color), thing.material == "metal")[on]
+        color[y, x] = s.colors(s.albedo(thing.color), thing.material == "metal")[on]
     rgb = sum(color[i::samples, j::samples] for i in range(samples) for j in range(samples)) / np.float32(samples**2)
     rgb = (np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)
     depth = np.minimum(nearest, ground)

@@ -2,11 +2,11 @@
 
 Places are counted on the 16-pixel token grid of the default camera: a thing's foot always lies on a cell corner, and a thing
 looks the same wherever it stands. Pictures of it at two places are shifted copies of each other in cells, which is what lets
-a small model learn them.
+a small model learn them. Things stand on plots, a large thing apart, and are large, matte and in the middle row unless there is
+reason not to be: a sampler that fills many cells at once can only draw what it need not choose.
 """
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +21,8 @@ VIEWS = {"front": 0.0, "left": 90.0, "back": 180.0, "right": 270.0}
 STYLES = ("render", "pencil", "pixel", "poster")
 POSES = ("down", "out", "up")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+SIGNS = "ACEHLOTX"
+"""The letters that stand on cubes: few, and unlike each other."""
 MAX_THINGS = 4
 
 CELL = 16
@@ -31,6 +33,8 @@ STAND = 6
 """How many cells below the horizon the middle row stands."""
 UNIT = 4
 """Cells that are as wide as a unit: a large thing is about one unit high."""
+PLOT = 4
+"""Cells from one plot to the next; the middle of a picture lies between two."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,10 @@ WIDTHS = {
 """Widths in world units of the large size."""
 
 
-def clear(things: tuple[Thing, ...] | list[Thing], new: Thing, slack: float = 0.85) -> bool:
-    """Whether `new` keeps its distance from all `things`: neighbours may overlap a little, never hide each other."""
-    return all(abs(t.column - new.column) >= slack * (t.half_width + new.half_width) for t in things)
+def plots(columns: int) -> list[int]:
+    """The plots in a picture of so many cells' width: columns of the feet of the things on them."""
+    left = columns // 2
+    return [c for c in range(PLOT // 2 - left, columns - left - PLOT // 2 + 1) if c % PLOT == PLOT // 2]
 
 
 def random_thing(rng: np.random.Generator, columns: int, **fixed) -> Thing:
@@ -81,35 +86,39 @@ def random_thing(rng: np.random.Generator, columns: int, **fixed) -> Thing:
     pick = {
         "kind": str(rng.choice(KINDS)),
         "color": str(rng.choice(COLORS)),
-        "material": "metal" if rng.random() < 0.3 else "matte",
-        "size": "large" if rng.random() < 0.6 else "small",
-        "row": int(rng.integers(ROWS)),
-        "pose": str(rng.choice(POSES)),
+        "material": "metal" if rng.random() < 0.2 else "matte",
+        "size": "large" if rng.random() < 0.7 else "small",
+        "column": int(rng.choice(plots(columns))),
+        "pose": str(rng.choice(POSES, p=[0.5, 0.25, 0.25])),
     } | fixed
-    if pick["kind"] == "cube" and "letter" not in pick and rng.random() < 0.15:
-        pick["letter"] = str(rng.choice(list(LETTERS)))
+    plain = pick["kind"] == "cube" and (pick["material"], pick["size"]) == ("matte", "large")
+    if plain and "letter" not in pick and rng.random() < 0.3:
+        pick["letter"] = str(rng.choice(list(SIGNS)))
     if pick["kind"] != "figure":
         pick["pose"] = "down"
-    if "column" not in pick:
-        margin = int(np.ceil(Thing(**pick).half_width))
-        left = columns // 2 - margin
-        pick["column"] = int(rng.integers(-left, columns - columns // 2 - margin + 1)) if left > 0 else 0
     return Thing(**pick)
+
+
+def random_rows(rng: np.random.Generator, count: int) -> list[int]:
+    """Rows of so many things: half of the time the middle one, else often each another."""
+    chance = rng.random()
+    if chance < 0.5:
+        return [1] * count
+    if chance < 0.8 and count <= ROWS:
+        return rng.permutation(ROWS)[:count].tolist()
+    return rng.integers(ROWS, size=count).tolist()
 
 
 def random_scene(rng: np.random.Generator, columns: int = 16, count: int | None = None, setting: str | None = None,
                  wanted: tuple[dict, ...] = ()) -> Scene:
-    """A scene that fits `columns` cells. `wanted` fixes attributes of the first things; `count` is capped by the room."""
+    """A scene that fits `columns` cells. `wanted` fixes attributes of the first things; `count` is capped by the plots."""
+    free = plots(columns)
     if count is None:
         count = int(rng.choice([1, 2, 3, 4], p=[0.25, 0.35, 0.25, 0.15]))
-        count = max(1, min(count, columns // 4))
-    setting = setting or str(rng.choice(SETTINGS))
-    for attempt in itertools.count():
-        things: list[Thing] = []
-        for _ in range(60):
-            if len(things) >= max(1, count - attempt // 10):  # so many of these may not fit at all
-                return Scene(tuple(things), setting)
-            fixed = wanted[len(things)] if len(things) < len(wanted) else {}
-            thing = random_thing(rng, columns, **fixed)
-            if clear(things, thing):
-                things.append(thing)
+    count = min(count, len(free))
+    if count == 1 and rng.random() < 0.75:  # one alone is at home near the middle
+        free = [column for column in free if abs(column) < PLOT]
+    places = zip(rng.permutation(free)[:count].tolist(), random_rows(rng, count), strict=True)
+    things = [random_thing(rng, columns, **{"column": column, "row": row} | (wanted[i] if i < len(wanted) else {}))
+              for i, (column, row) in enumerate(places)]
+    return Scene(tuple(things), setting or str(rng.choice(SETTINGS)))

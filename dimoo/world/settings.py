@@ -4,7 +4,6 @@ Everything is a fixed function of direction or place, so that the same setting h
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -12,26 +11,8 @@ import numpy as np
 from dimoo.world.camera import EYE, FOCAL, Canvas
 
 
-@dataclass(frozen=True)
-class Light:
-    """Colours of sun and sky on a surface, how dark a shadow is, and what a mirror sees above, level and below."""
-
-    sun: tuple[float, float, float]
-    sky: tuple[float, float, float]
-    shadow: float
-    mirror: tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
-
-
-_DAY = (0.90, 0.87, 0.82), (0.50, 0.51, 0.54)
-_WORLD = (0.60, 0.74, 0.94), (0.95, 0.97, 1.0), (0.46, 0.44, 0.42)  # things look the same wherever it is day
-LIGHTS = {
-    "studio": Light(*_DAY, 0.42, _WORLD),
-    "beach": Light(*_DAY, 0.45, _WORLD),
-    "meadow": Light(*_DAY, 0.50, _WORLD),
-    "snow": Light(*_DAY, 0.36, _WORLD),
-    "night": Light((0.66, 0.68, 0.80), (0.40, 0.42, 0.54), 0.45, ((0.08, 0.10, 0.28), (0.34, 0.38, 0.62), (0.06, 0.09, 0.14))),
-    "sunset": Light((0.92, 0.68, 0.50), (0.44, 0.36, 0.44), 0.45, ((0.40, 0.30, 0.60), (1.0, 0.74, 0.46), (0.30, 0.18, 0.24))),
-}  # fmt: skip
+SHADOWS = {"studio": 0.42, "beach": 0.45, "meadow": 0.50, "snow": 0.36, "night": 0.45, "sunset": 0.45}
+"""Share of the light on the ground that a thing's shadow takes away in each setting."""
 
 
 def _mix(a, b, t):

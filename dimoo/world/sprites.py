@@ -9,11 +9,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dimoo.world.camera import EYE, PIVOT, Canvas, foot
 from dimoo.world.scene import CELL, SIZES, Thing
-from dimoo.world.settings import LIGHTS
 from dimoo.world.shapes import FAR, PAINT, YAW, solids
 
 SUN = np.array([-0.50, 0.74, -0.45], np.float32) / np.float32(np.linalg.norm([-0.50, 0.74, -0.45]))
 """Direction towards the light, from behind the camera's left shoulder."""
+SUNLIGHT, SKYLIGHT = np.array([(0.90, 0.87, 0.82), (0.50, 0.51, 0.54)], np.float32)
+"""Colours of sun and sky on a surface. Things are lit alike in every setting: they are toys, and look the same wherever they are."""
+MIRRORED = np.array([(0.60, 0.74, 0.94), (0.95, 0.97, 1.0), (0.46, 0.44, 0.42)], np.float32)
+"""What a mirror sees above, level and below."""
 _CANVAS = Canvas(-4 * CELL, -CELL, 12 * CELL, 10 * CELL)  # holds the largest thing with its shadow
 
 
@@ -51,9 +54,9 @@ class Sprite:
         ink = np.asarray(PAINT["coal" if color in ("white", "yellow", "pink", "orange") else "white"], np.float32)
         return np.where(self.main[:, None], own + self.ink[:, None] * (ink - own), self.paint)
 
-    def colors(self, setting: str, albedo: np.ndarray, metal: bool) -> np.ndarray:
-        """(n, 3) in a setting's light, not clipped: linear in the albedo."""
-        return shade(setting, albedo, self.main & metal, self.normal, self.direction, self.dark)
+    def colors(self, albedo: np.ndarray, metal: bool) -> np.ndarray:
+        """(n, 3), not clipped: linear in the albedo."""
+        return shade(albedo, self.main & metal, self.normal, self.direction, self.dark)
 
 
 def sprite(thing: Thing, degrees: float, samples: int) -> Sprite:
@@ -154,17 +157,16 @@ def _length(v: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("ij,ij->i", v, v))[:, None] + np.float32(1e-9)
 
 
-def shade(setting: str, albedo, metal, normal, direction, dark) -> np.ndarray:
+def shade(albedo, metal, normal, direction, dark) -> np.ndarray:
     """Colours (n, 3) of surface points, not clipped: linear in albedo (n, 3). metal and dark (in shadow) are (n,) bool."""
-    light = LIGHTS[setting]
-    sun, sky = np.asarray(light.sun, np.float32), np.asarray(light.sky, np.float32)
+    sun, sky = SUNLIGHT, SKYLIGHT
     facing = np.maximum(normal @ SUN, 0) * ~dark
     up = (0.72 + 0.28 * normal[:, 1])[:, None]
     matte = albedo * (sun * facing[:, None] + sky * up)
     d = direction / _length(direction)
     r = d - 2 * np.einsum("ij,ij->i", d, normal)[:, None] * normal
     glint = np.maximum(r @ SUN, 0) * ~dark
-    above, level, below = (np.asarray(c, np.float32) for c in light.mirror)
+    above, level, below = MIRRORED
     t = np.clip(r[:, 1:2] * 1.6, -1, 1)
     mirror = np.where(t > 0, level + np.sqrt(np.abs(t)) * (above - level), level + np.minimum(1, 6 * np.abs(t)) * (below - level))
     shiny = albedo * (0.30 * sun * facing[:, None] + 0.12 + 0.86 * mirror) + (sun * (glint**60)[:, None]) * 0.9
