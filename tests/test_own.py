@@ -88,7 +88,8 @@ def test_claims_are_true_or_nearly(claims):
         prompt = prompts.get(text)
         if prompt:
             assert shows(prompt, Reading(scene.setting, scene.things)) == true
-            assert {kind for kind, _, _ in prompt.wanted} & {thing.kind for thing in scene.things}
+            there = {kind for kind, _, _ in prompt.wanted} & {thing.kind for thing in scene.things}
+            assert there or not true and len(prompt.wanted) == 1  # a caption of a wrong kind may be a prompt, too
         elif true:
             assert not wrong(text, scene)
         seen[true, prompt is None] += 1

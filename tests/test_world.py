@@ -23,6 +23,7 @@ from dimoo.world.language import (
     RELATIONS,
     SIZE_WORDS,
     USUAL,
+    USUAL_COLORS,
     benchmark_prompts,
     captioned_scene,
     description,
@@ -293,7 +294,8 @@ def is_true(text, scene):
     if sum(count for count, _ in phrases) != len(scene.things):
         return False
     for count, wanted in phrases:
-        number = sum(fits(thing, {"size": "large", "material": "matte"} | wanted) for thing in scene.things)
+        usual = {"size": "large", "material": "matte", "color": USUAL_COLORS[wanted["kind"]]}
+        number = sum(fits(thing, usual | wanted) for thing in scene.things)
         if number < 1 or (count > 1 and number != count):
             return False
     if relation:
@@ -333,7 +335,7 @@ def test_captions_leave_out_what_is_usual_alone():
         for thing in scene.things:
             if kinds[thing.kind] == 1:
                 (wanted,) = (wanted for _, wanted in parse(text)[0] if wanted["kind"] == thing.kind)
-                left_out = {"size": "large", "material": "matte", "letter": "", "pose": "down"}
+                left_out = {"size": "large", "material": "matte", "letter": "", "pose": "down", "color": USUAL_COLORS[thing.kind]}
                 assert all(wanted.get(name, usual) == getattr(thing, name) for name, usual in left_out.items()), (text, scene)
 
 

@@ -19,8 +19,6 @@ LOOKED_AT = 250
 """How many prompts of a category are tried on a scene."""
 CAPTIONS = 0.4
 """Share of claims that are captions: they say sizes, materials and whole scenes, which prompts in the benchmark's form do not."""
-COLORED = 0.55
-"""Share of captions that say colours. Without them the kinds alone are to be learned, and many people write such prompts."""
 RELATED = 0.8
 """Share of captions that say how things stand to each other, of those that can: few pictures are blank enough to need it."""
 
@@ -42,7 +40,7 @@ class Claims:
     def _caption(self, rng: np.random.Generator, scene: Scene, true: bool) -> str | None:
         if not 1 <= len(scene.things) <= MAX_THINGS:
             return None
-        return caption(rng, scene, COLORED, RELATED) if true else untrue_caption(rng, scene)
+        return caption(rng, scene, RELATED) if true else untrue_caption(rng, scene)
 
     def _prompt(self, rng: np.random.Generator, scene: Scene, true: bool) -> str | None:
         """One that names the right setting or none, and a kind of thing that is there."""
@@ -70,14 +68,14 @@ def untrue_caption(rng: np.random.Generator, scene: Scene) -> str | None:
         plain = {"pose": "down", "letter": ""} if way == "kind" else {}
         wrong = replace(things[index], **plain, **{way: str(rng.choice(others))})
         scene = scene.with_(things=things[:index] + (wrong,) + things[index + 1 :])
-        return caption(rng, scene, 1.0 if way == "color" else COLORED, RELATED)
+        return caption(rng, scene, RELATED, 0.0)
     if way == "count":
         if len(things) == MAX_THINGS:
             return None
-        return caption(rng, scene.with_(things=(*things, things[index])), COLORED, 0.0)
+        return caption(rng, scene.with_(things=(*things, things[index])), 0.0)
     if way == "side":
-        text = caption(rng, scene.with_(things=tuple(replace(t, column=-t.column) for t in things)), COLORED, 1.0)
+        text = caption(rng, scene.with_(things=tuple(replace(t, column=-t.column) for t in things)), 1.0)
         return text if {"left", "right"} & set(text.split()) else None
     setting = str(rng.choice([s for s in SETTINGS if s != scene.setting]))
-    text = caption(rng, scene.with_(setting=setting), COLORED, RELATED)
+    text = caption(rng, scene.with_(setting=setting), RELATED)
     return text if any(words in text for words in PLACES[setting]) else None

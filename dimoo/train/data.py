@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dimoo import layout
 from dimoo.tasks import Edit
-from dimoo.train.claims import COLORED, RELATED, Claims
+from dimoo.train.claims import RELATED, Claims
 from dimoo.train.families import Family, name_of
 from dimoo.train.grounding import zones
 from dimoo.train.own import Own
@@ -104,7 +104,7 @@ class Teacher:
 
     def _by_caption(self, rng: np.random.Generator, families: list[Family]) -> Example | None:
         base = families[int(rng.integers(len(families)))].base
-        text = caption(rng, base.scene, COLORED, RELATED)
+        text = caption(rng, base.scene, RELATED)
         if text in self.held_out:
             return None
         branches = layout.text_to_image(self.vocab, text, base.rows, base.columns)

@@ -28,8 +28,7 @@ from dimoo.world.scene import random_scene
 SIZES = {(16, 16): 0.45, (10, 16): 0.35, (12, 20): 0.05, (20, 12): 0.05, (14, 18): 0.05, (18, 14): 0.05}
 """Rows and columns of the pictures, with their shares. Things fill more of the low ones, which makes those cheap lessons."""
 TAUGHT, USUALLY = (16, 16), 0.95
-"""Rows and columns of most lessons, and their share: a given picture's cells are always equally far from the same cells of the new
-one."""
+"""Rows and columns of most lessons, and their share: a cell is always equally far from the same one of the new picture."""
 OFTEN = {"background": 0.5, "text": 0.7, "control": 1.5, "predict": 1.5, "style": 1.5, "view": 1.5}
 """How much more often lessons of some kinds are given than of the others: by what they take to learn."""
 CROWDED = (10, 16)

@@ -24,6 +24,11 @@ PLACES = {
 }
 USUAL = "studio"
 """The setting that captions may leave out: whoever names none means it."""
+USUAL_COLORS = {
+    "ball": "red", "cube": "blue", "cylinder": "yellow", "cone": "orange", "tree": "green", "house": "pink", "snowman": "white",
+    "mushroom": "red", "rocket": "white", "figure": "blue",
+}  # fmt: skip
+"""The colour of each kind that captions may leave out: a tree is green unless another colour is said."""
 SIZE_WORDS = {"large": ("large", "big"), "small": ("small", "little", "tiny")}
 MATERIAL_WORDS = {"metal": ("metal", "shiny", "metallic"), "matte": ("matte",)}
 POSE_WORDS = {"up": "with arms up", "out": "with arms out", "down": "with arms down"}
@@ -49,14 +54,16 @@ def _pick(rng: np.random.Generator, options):
     return options[int(rng.integers(len(options)))]
 
 
-def noun_phrase(rng: np.random.Generator, thing: Thing, count: int = 1, color: bool = True, detail: float = 0.25) -> str:
-    """A thing in words: always that it is small, metal, posed or bears a letter, and with probability `detail` that it is not."""
+def noun_phrase(rng: np.random.Generator, thing: Thing, count: int = 1, detail: float = 0.25, unsaid: float = 0.6) -> str:
+    """A thing in words: its colour, but with probability `unsaid` not a usual one; always that it is small, metal, posed or bears
+    a letter, and with probability `detail` that it is not.
+    """
     words = []
     if thing.size == "small" or rng.random() < detail:
         words.append(_pick(rng, SIZE_WORDS[thing.size]))
     if thing.material == "metal" or rng.random() < detail / 5:
         words.append(_pick(rng, MATERIAL_WORDS[thing.material]))
-    if color:
+    if thing.color != USUAL_COLORS[thing.kind] or rng.random() >= unsaid:
         words.append(thing.color)
     noun = _pick(rng, NAMES[thing.kind])
     text = " ".join([*words, plural(noun) if count > 1 else noun])
@@ -73,21 +80,21 @@ def _join(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def _groups(things: tuple[Thing, ...], with_color: bool) -> list[list[Thing]]:
+def _groups(things: tuple[Thing, ...]) -> list[list[Thing]]:
+    """Things that look the same."""
     groups: dict[Thing, list[Thing]] = {}
     for thing in things:
-        looks = replace(thing, color=thing.color if with_color else "", column=0, row=0)
-        groups.setdefault(looks, []).append(thing)
+        groups.setdefault(replace(thing, column=0, row=0), []).append(thing)
     return list(groups.values())
 
 
-def caption(rng: np.random.Generator, scene: Scene, colored: float = 0.88, relating: float = 0.6) -> str:
+def caption(rng: np.random.Generator, scene: Scene, relating: float = 0.6, unsaid: float = 0.6) -> str:
     """One of the many true descriptions of a scene (of the view it was made for).
 
-    colored: how often it says colours; relating: how often it says how things stand to each other, where that can be said.
+    relating: how often it says how things stand to each other, where that can be said; unsaid: how often it leaves out a colour
+    that is usual.
     """
     things = scene.things
-    color = rng.random() < colored
     where = _pick(rng, PLACES[scene.setting]) if rng.random() < 0.5 or scene.setting != USUAL else ""
     near = {(a, b): abs(things[a].column - things[b].column) <= 7 for a, b in combinations(range(len(things)), 2)}
     relations = [(a, b, r) for a, b in near for r in RELATIONS
@@ -97,14 +104,15 @@ def caption(rng: np.random.Generator, scene: Scene, colored: float = 0.88, relat
         a, b, r = relations[int(rng.integers(len(relations)))]
         if rng.random() < 0.5:
             a, b, r = b, a, OPPOSITE[r]
-        text = f"{noun_phrase(rng, things[a], 1, color)} {_pick(rng, RELATIONS[r])} {noun_phrase(rng, things[b], 1, color)}"
-        rest = [noun_phrase(rng, t, 1, color) for i, t in enumerate(things) if i not in (a, b)]
+        first, second = (noun_phrase(rng, things[i], unsaid=unsaid) for i in (a, b))
+        text = f"{first} {_pick(rng, RELATIONS[r])} {second}"
+        rest = [noun_phrase(rng, t, unsaid=unsaid) for i, t in enumerate(things) if i not in (a, b)]
         text = _join([text, *rest]) if rest else text
     else:
-        groups = _groups(things, color)
+        groups = _groups(things)
         groups = [groups[i] for i in rng.permutation(len(groups))]
         detail = 0.25 if all(len(g) == 1 for g in groups) else 0.0
-        text = _join([noun_phrase(rng, g[0], len(g), color, detail) for g in groups])
+        text = _join([noun_phrase(rng, g[0], len(g), detail, unsaid) for g in groups])
     form = rng.random()
     if form < 0.12:
         text = f"a photo of {text}"

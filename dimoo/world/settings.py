@@ -10,7 +10,6 @@ import numpy as np
 
 from dimoo.world.camera import EYE, FOCAL, Canvas
 
-
 SHADOWS = {"studio": 0.42, "beach": 0.45, "meadow": 0.50, "snow": 0.36, "night": 0.45, "sunset": 0.45}
 """Share of the light on the ground that a thing's shadow takes away in each setting."""
 

@@ -14,7 +14,7 @@ from dimoo.world.shapes import FAR, PAINT, YAW, solids
 SUN = np.array([-0.50, 0.74, -0.45], np.float32) / np.float32(np.linalg.norm([-0.50, 0.74, -0.45]))
 """Direction towards the light, from behind the camera's left shoulder."""
 SUNLIGHT, SKYLIGHT = np.array([(0.90, 0.87, 0.82), (0.50, 0.51, 0.54)], np.float32)
-"""Colours of sun and sky on a surface. Things are lit alike in every setting: they are toys, and look the same wherever they are."""
+"""Colours of sun and sky on a surface. They are alike in every setting: things look the same wherever they are."""
 MIRRORED = np.array([(0.60, 0.74, 0.94), (0.95, 0.97, 1.0), (0.46, 0.44, 0.42)], np.float32)
 """What a mirror sees above, level and below."""
 _CANVAS = Canvas(-4 * CELL, -CELL, 12 * CELL, 10 * CELL)  # holds the largest thing with its shadow
