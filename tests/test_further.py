@@ -87,11 +87,21 @@ def test_a_checkpoint_is_trained_further(checkpoint, tmp_path, monkeypatch):
     steps = 12
     seen.clear()
     with pytest.raises(DimooError, match="another tokenizer, size, world, seed or start"):
-        train_transformer(tmp_path / "run", "unused", 1, scenes=16, seed=4, start=checkpoint)
+        train_transformer(tmp_path / "run", None, 1, scenes=16, seed=4, start=checkpoint)
     with pytest.raises(DimooError, match="another tokenizer, size, world, seed or start"):
-        train_transformer(tmp_path / "run", "unused", 1, scenes=16, seed=3, start=tmp_path / "run" / "checkpoint")
+        train_transformer(tmp_path / "run", None, 1, scenes=16, seed=3, start=tmp_path / "run" / "checkpoint")
     assert not seen  # nothing was drawn for either
-    assert main([*command, "--rate", "0.002"]) == 0  # goes on from its own state
+    sharper = VQModel.load(checkpoint / "vqvae")
+    sharper.decoder.conv_out.bias.data += 1
+    save_tokenizer(sharper, tmp_path / "sharper")
+    command += ["--tokenizer", str(tmp_path / "sharper")]
+    assert main([*command, "--rate", "0.002"]) == 0  # goes on from its own state, with a decoder that was trained meanwhile
+    left = VQModel.load(tmp_path / "run" / "checkpoint" / "vqvae").decoder.conv_out.bias
+    assert torch.equal(left, VQModel.load(tmp_path / "sharper").decoder.conv_out.bias)
+    sharper.encoder.conv_in.bias.data += 1
+    save_tokenizer(sharper, tmp_path / "sharper")
+    with pytest.raises(DimooError, match="makes other codes"):
+        train_transformer(tmp_path / "other", tmp_path / "sharper", 1, scenes=16, seed=3, start=checkpoint)
     noted = [json.loads(line) for line in (tmp_path / "run" / "settings.jsonl").read_text().splitlines()]
     assert [(line["step"], line["rate"], line["seed"]) for line in noted] == [(0, 4e-3, 3), (8, 2e-3, 3)]
     assert all(line["start"] and sum(line["shares"].values()) == pytest.approx(1) for line in noted)
@@ -151,7 +161,7 @@ def test_what_cannot_be_grown_is_refused(checkpoint, tmp_path):
     same = {"n_layers": read_config(checkpoint).n_layers}
     for size, why in ((thinner, "larger than"), (coarser, "channels"), (same, "already")):
         with pytest.raises(DimooError, match=why):
-            train_transformer(tmp_path / "run", "unused", 1, start=checkpoint, size=size)
+            train_transformer(tmp_path / "run", None, 1, start=checkpoint, size=size)
 
 
 def test_other_words_are_refused(checkpoint, tmp_path):
@@ -160,7 +170,7 @@ def test_other_words_are_refused(checkpoint, tmp_path):
     words["model"]["vocab"]["dragon"] = words["model"]["vocab"].pop("rocket")
     (folder / "tokenizer.json").write_text(json.dumps(words))
     with pytest.raises(DimooError, match="knows other words"):
-        train_transformer(tmp_path / "run", "unused", 1, start=folder)
+        train_transformer(tmp_path / "run", None, 1, start=folder)
 
 
 def test_the_rate_rises_stays_and_falls():

@@ -10,9 +10,10 @@ from dimoo.errors import DimooError
 LEAST_SCENES = 16
 OWN = {
     "tokenizer": {"batch": 16, "codes_of": None},
-    "model": {"start": None, "grow": False, "own": 0, "rate": 4e-3, "tokenizer": "runs/tokenizer/vqvae", "tasks": "all"},
+    "model": {"start": None, "grow": False, "own": 0, "rate": 4e-3, "tokenizer": None, "tasks": "all"},
 }
 """Options of one of the two alone, with their defaults."""
+TOKENIZER = "runs/tokenizer/vqvae"
 
 
 def arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -24,12 +25,12 @@ def arguments(parser: argparse.ArgumentParser, command: str) -> None:
     own = partial(parser.add_argument, default=argparse.SUPPRESS)
     own("--batch", type=int, metavar="N", help="tokenizer: pictures a step (default: 16)")
     own("--codes-of", metavar="DIR", help="tokenizer: train the decoder of this one further, and keep its codes")
-    own("--from", dest="start", metavar="DIR", help="model: a checkpoint to train further, and its tokenizer")
+    own("--from", dest="start", metavar="DIR", help="model: a checkpoint to train further")
     own("--grow", action="store_true", help="model: with --from, make it as large as a new one first; it computes the same then")
     own("--own", type=int, metavar="N",
         help="model: with --from, let it draw N pictures first, and learn whether they show their prompts (default: 0)")
     own("--rate", type=float, metavar="N", help="model: the highest learning rate (default: 0.004)")
-    own("--tokenizer", metavar="DIR", help="model: folder of the image tokenizer (default: runs/tokenizer/vqvae)")
+    own("--tokenizer", metavar="DIR", help=f"model: folder of the image tokenizer (default: that of --from, or {TOKENIZER})")
     own("--tasks", choices=("generate", "all"), help="model: text to image alone, or every task (default: all)")
 
 
@@ -50,7 +51,8 @@ def main(options: argparse.Namespace) -> int:
     else:
         from dimoo.train.transformer import SIZE, train_transformer
 
-        train_transformer(folder, options.tokenizer, options.minutes, options.tasks, options.pictures, rate=options.rate,
+        tokenizer = options.tokenizer or (None if options.start else TOKENIZER)
+        train_transformer(folder, tokenizer, options.minutes, options.tasks, options.pictures, rate=options.rate,
                           seed=options.seed, start=options.start, size=SIZE if options.grow else None, own=options.own)
         print(folder / "checkpoint")
     return 0
@@ -58,8 +60,6 @@ def main(options: argparse.Namespace) -> int:
 
 def complete(options: argparse.Namespace) -> None:
     """Puts in the defaults of options that were not given. Raises DimooError for some that belong to the other training."""
-    if {"start", "tokenizer"} <= vars(options).keys():
-        raise DimooError("A checkpoint that is trained further brings its image tokenizer: give --from or --tokenizer, not both.")
     for what, values in OWN.items():
         for name, value in values.items():
             if what == options.what:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dimoo.checkpoint import find, load
 from dimoo.config import LLaDAConfig
+from dimoo.errors import DimooError
 from dimoo.model import DiMOO
 from dimoo.precision import fastest_dtype
 from dimoo.preview import fit
@@ -94,26 +95,29 @@ def rate_of(group: dict, rate: float, step: int, progress: float, fitting: int) 
 
 
 @denormals_as_zeros()
-def train_transformer(folder: str | Path, tokenizer: str | Path, minutes: float, tasks: str = "all", scenes: int = 4000,
+def train_transformer(folder: str | Path, tokenizer: str | Path | None, minutes: float, tasks: str = "all", scenes: int = 4000,
                       taught: int = 4000, tokens: int = 3200, rate: float = 4e-3, seed: int = 0,
                       size: dict | None = None, start: str | Path | None = None, own: int = 0) -> DiMOO:
     """Train for `minutes` in `folder` (resumable); leaves a checkpoint in `folder/checkpoint`.
 
+    tokenizer: folder of the image tokenizer that comes with it; None for that of `start`.
     tasks: "generate", text to image alone, or "all". scenes: how many there are, and as many crowded ones; the first `taught` of
     them come with lessons on the other tasks. tokens: of a step, in equally long sequences. seed: of all that is random; another
-    one means other scenes too. start: a checkpoint to train further, with its own image tokenizer, instead of new weights.
+    one means other scenes too. start: a checkpoint to train further instead of new weights.
     size: of new weights, SIZE if None; or what those of `start` are grown to before, if given. own: how many pictures `start`
     draws first, to learn from what the judge sees there, when it is taught all tasks.
-    Raises DimooError when `start` was taught other words, or is larger than `size`.
+    Raises DimooError when `start` was taught other words or the codes of another tokenizer, or is larger than `size`.
     """
     run = Run(folder, minutes, save_every=5)
     write_tokenizer(run.folder / "words")
     if start:
         start = find(start)
-        tokenizer, model = start / "vqvae", trained_model(start, run.folder / "words")
+        tokenizer, model = tokenizer or start / "vqvae", trained_model(start, run.folder / "words")
         if size:
             model = grown(model, LLaDAConfig(**model.config.to_dict() | size), seed)
         vq = VQModel.load(tokenizer)
+        if fingerprint(vq) != fingerprint(VQModel.load(start / "vqvae")):
+            raise DimooError(f"{tokenizer} makes other codes than {start} was taught: it cannot be trained further with them.")
     else:
         vq = VQModel.load(tokenizer)
         table = TEXT_IDS + len(vq.codebook)
