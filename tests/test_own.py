@@ -101,7 +101,7 @@ def test_of_a_picture_without_things_only_its_prompt_can_be_said(claims):
 
 
 def test_a_picture_shows_the_setting_too():
-    prompt = Prompt("single object", "a ball in the snow", (("ball", None, 1),), setting="snow")
+    prompt = Prompt("single object", "a photo of a ball in the snow", (("ball", None, 1),), setting="snow")
     assert shows(prompt, Reading("snow", SCENE.things)) and fulfilled(prompt, Reading("night", SCENE.things))
     assert not shows(prompt, Reading("night", SCENE.things))
 
@@ -133,8 +133,8 @@ def test_pictures_are_checked_in_training(words):
     vocab = Vocabulary.load(words, tiny_config(64))
     families = [Family(seed) for seed in range(40)]
     codes = {name_of(f.base): np.full((f.base.rows, f.base.columns), 3, np.int16) for f in families}
-    right = Prompt("single object", "a ball in the snow", (("ball", None, 1),), setting="snow")
-    wrong = Prompt("single object", "a tree at night", (("tree", None, 1),), setting="night")
+    right = Prompt("single object", "a photo of a ball in the snow", (("ball", None, 1),), setting="snow")
+    wrong = Prompt("single object", "a photo of a tree at night", (("tree", None, 1),), setting="night")
     drawn = [Own(prompt, torch.full((16, 16), 60), Reading(SCENE.setting, SCENE.things)) for prompt in (right, wrong)]
     told, own_told = Counter(), Counter()
     for examples in itertools.islice(Teacher(vocab, codes, families, drawn).batches(300, 0, lambda: {"check": 1.0}), 300):
