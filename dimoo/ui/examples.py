@@ -76,8 +76,8 @@ FOR_TASK: dict[str, tuple[Example, ...]] = {
         Example("Wide", {"prompt": "a red house in the snow", "aspect": "16:9", "align": "center"}, SNOW),
     ),
     "chat": (
-        Example("Beach", {"prompt": "how many objects are there?", "short": True}, {"images": "beach.png"}),
-        Example("Snow", {"prompt": "describe the picture.", "short": False}, {"images": "house-in-the-snow.png"}),
+        Example("Beach", {"prompt": "describe the picture.", "short": False}, {"images": "beach.png"}),
+        Example("Snow", {"prompt": "how many objects are there?", "short": True}, {"images": "house-in-the-snow.png"}),
     ),
 }
 
