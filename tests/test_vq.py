@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dimoo.errors import DimooError
-from dimoo.train.tokenizer import CONFIG, grid_codebook, round_to_levels, save_tokenizer, start_linear
+from dimoo.train.linear import start_linear
+from dimoo.train.tokenizer import CONFIG, grid_codebook, round_to_levels, save_tokenizer
 from dimoo.vq import WEIGHTS, VQModel
 
 GOLDEN = Path(__file__).parent / "golden"
