@@ -62,7 +62,7 @@ def nearest_style(rgb: np.ndarray, content: np.ndarray) -> str:
 def styled(scene: Scene, content: Picture, style: str, rgb: np.ndarray) -> Marks:
     """style: the result is nearer to the content in that style than in any other; content: its things are there, no others.
 
-    kinds and colours are those of its things; a pencil draws all colours grey.
+    kinds and colours are those of its things; pencil and chalk draw all colours grey.
     """
     truth, bare = stylize(content.rgb, style), stylize(empty(scene.setting, *content.image.size), style)
     there = max(things_off(rgb, truth, bare, content.ids), default=0) <= OFF
@@ -70,7 +70,7 @@ def styled(scene: Scene, content: Picture, style: str, rgb: np.ndarray) -> Marks
         style=nearest_style(rgb, content.rgb) == style,
         content=there and strangest(rgb, truth, bare) <= STRANGE,
         kinds=all_likest("kind", rgb, scene, content.ids, style),
-        colours=style == "pencil" or all_likest("color", rgb, scene, content.ids, style),
+        colours=style in ("pencil", "chalk") or all_likest("color", rgb, scene, content.ids, style),
     )
 
 

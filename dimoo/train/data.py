@@ -24,7 +24,7 @@ from dimoo.world.language import DESCRIBE, benchmark_prompts, caption, descripti
 from dimoo.world.lessons import Lesson, Shot
 from dimoo.world.parts import parts
 
-OFTEN = {"place": 4}
+OFTEN = {"place": 8, "counting": 2}
 """How many times as often questions of some categories are asked: to compare two places takes longest to learn."""
 OWN = 0.7
 """Share of claims that are about own pictures, if there are any."""

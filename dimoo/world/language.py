@@ -7,7 +7,7 @@ from itertools import combinations, cycle
 
 import numpy as np
 
-from dimoo.world.scene import COLORS, KINDS, SETTINGS, Scene, Thing, plots, random_scene
+from dimoo.world.scene import COLORS, KINDS, SETTINGS, USUAL_COLORS, Scene, Thing, neighbouring, plots, random_color, random_scene
 
 NAMES = {kind: (kind,) for kind in KINDS} | {
     "ball": ("ball", "ball", "sphere"), "cube": ("cube", "cube", "block"), "figure": ("figure", "person"),
@@ -24,11 +24,6 @@ PLACES = {
 }
 USUAL = "studio"
 """The setting that captions may leave out: whoever names none means it."""
-USUAL_COLORS = {
-    "ball": "red", "cube": "blue", "cylinder": "yellow", "cone": "orange", "tree": "green", "house": "pink", "snowman": "white",
-    "mushroom": "red", "rocket": "white", "figure": "blue",
-}  # fmt: skip
-"""The colour of each kind that captions may leave out: a tree is green unless another colour is said."""
 SIZE_WORDS = {"large": ("large", "big"), "small": ("small", "little", "tiny")}
 MATERIAL_WORDS = {"metal": ("metal", "shiny", "metallic"), "matte": ("matte",)}
 POSE_WORDS = {"up": "with arms up", "out": "with arms out", "down": "with arms down"}
@@ -38,6 +33,8 @@ RELATIONS = {
     "front": ("in front of",),
     "behind": ("behind",),
 }
+DEEP = 0.95
+"""How often a caption says that one thing stands in front of another, where that is so: which row is meant cannot be guessed."""
 OPPOSITE = {"left": "right", "right": "left", "front": "behind", "behind": "front"}
 
 
@@ -88,19 +85,31 @@ def _groups(things: tuple[Thing, ...]) -> list[list[Thing]]:
     return list(groups.values())
 
 
+def _relations(things: tuple[Thing, ...]) -> list[tuple[int, int, str]]:
+    """What there is to say of how things stand: which is in front of which, of those in the first and the last row; or, where all
+    stand in one, on which side.
+    """
+    pairs = list(combinations(range(len(things)), 2))
+    rows = {t.row for t in things}
+    if len(rows) > 1:
+        ends = {min(rows), max(rows)}
+        pairs = [(a, b) for a, b in pairs if {things[a].row, things[b].row} == ends]
+    said = ("front", "behind") if len(rows) > 1 else ("left", "right")
+    return [(a, b, r) for a, b in pairs for r in said if related(things[a], things[b], r)]
+
+
 def caption(rng: np.random.Generator, scene: Scene, relating: float = 0.6, unsaid: float = 0.6) -> str:
     """One of the many true descriptions of a scene (of the view it was made for).
 
-    relating: how often it says how things stand to each other, where that can be said; unsaid: how often it leaves out a colour
-    that is usual.
+    relating: how often it says how things of one row stand to each other, where that can be said; of those in different rows it
+    nearly always says which is in front. unsaid: how often it leaves out a colour that is usual.
     """
     things = scene.things
     where = _pick(rng, PLACES[scene.setting]) if rng.random() < 0.5 or scene.setting != USUAL else ""
-    near = {(a, b): abs(things[a].column - things[b].column) <= 7 for a, b in combinations(range(len(things)), 2)}
-    relations = [(a, b, r) for a, b in near for r in RELATIONS
-                 if related(things[a], things[b], r) and (r in ("left", "right") or near[a, b])]
+    relations = _relations(things)
+    deep = any(r in ("front", "behind") for _, _, r in relations)
     distinct = len({(t.kind, t.color) for t in things}) == len(things)
-    if relations and distinct and len(things) < 4 and rng.random() < relating:
+    if relations and distinct and len(things) < 4 and rng.random() < (max(relating, DEEP) if deep else relating):
         a, b, r = relations[int(rng.integers(len(relations)))]
         if rng.random() < 0.5:
             a, b, r = b, a, OPPOSITE[r]
@@ -126,13 +135,17 @@ def caption(rng: np.random.Generator, scene: Scene, relating: float = 0.6, unsai
 
 
 def captioned_scene(rng: np.random.Generator, columns: int = 16) -> tuple[Scene, str]:
-    """A random scene for text to image with its caption; one in four repeats a thing so that counting can be learned."""
+    """A random scene for text to image with its caption; one in four repeats a thing so that counting can be learned, in one row
+    and mostly side by side.
+    """
     if rng.random() < 0.25 and columns >= 12:
         count = int(rng.integers(2, min(4, len(plots(columns))) + 1))
-        color, size = str(rng.choice(COLORS)), "large" if rng.random() < 0.7 else "small"
-        same = {"kind": str(rng.choice(KINDS)), "size": size, "material": "matte", "pose": "down", "letter": ""}
-        same |= {"color": color} if rng.random() < 0.75 else {}
-        scene = random_scene(rng, columns, count, wanted=(same,) * count)
+        kind, size = str(rng.choice(KINDS)), "large" if rng.random() < 0.8 else "small"
+        same = {"kind": kind, "size": size, "material": "matte", "pose": "down", "letter": "", "row": 1}
+        same |= {"color": random_color(rng, kind)} if rng.random() < 0.9 else {}
+        columns_of = neighbouring(rng, columns, count)
+        places = [{"column": column} for column in columns_of] if rng.random() < 0.75 else [{}] * count
+        scene = random_scene(rng, columns, count, wanted=tuple(same | place for place in places))
     else:
         scene = random_scene(rng, columns)
     return scene, caption(rng, scene)

@@ -143,9 +143,16 @@ def background(rng: np.random.Generator, base: Shot) -> Lesson | None:
 
 
 def letter(rng: np.random.Generator, base: Shot) -> Lesson | None:
-    """Another letter on a cube, which gets one before if it has none."""
-    cubes = [i for i, t in enumerate(base.scene.things)
-             if (t.kind, t.size, t.material) == ("cube", "large", "matte") and reference(t, base.scene.things)]
+    """Another letter on a cube, which gets one before if it has none. Where no cube can bear one, a thing is made one."""
+    def bears(thing: Thing) -> bool:
+        return (thing.kind, thing.size, thing.material) == ("cube", "large", "matte")
+
+    if not any(map(bears, base.scene.things)):
+        index = int(rng.integers(len(base.scene.things)))
+        cube = replace(base.scene.things[index], kind="cube", size="large", material="matte", pose="down",
+                       letter=str(rng.choice(["", *SIGNS])))  # fmt: skip
+        base = replace(base, scene=_with_thing(base.scene, index, cube))
+    cubes = [i for i, t in enumerate(base.scene.things) if bears(t) and reference(t, base.scene.things)]
     if not cubes:
         return None
     index = int(rng.choice(cubes))

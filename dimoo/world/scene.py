@@ -3,7 +3,8 @@
 Places are counted on the 16-pixel token grid of the default camera: a thing's foot always lies on a cell corner, and a thing
 looks the same wherever it stands. Pictures of it at two places are shifted copies of each other in cells, which is what lets
 a small model learn them. Things stand on plots, a large thing apart, and are large, matte and in the middle row unless there is
-reason not to be: a sampler that fills many cells at once can only draw what it need not choose.
+reason not to be, and often of their kind's usual colour: a sampler that fills many cells at once can only draw what it need not
+choose.
 """
 from __future__ import annotations
 
@@ -13,12 +14,17 @@ import numpy as np
 
 KINDS = ("ball", "cube", "cylinder", "cone", "tree", "house", "snowman", "mushroom", "rocket", "figure")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
+USUAL_COLORS = {
+    "ball": "red", "cube": "blue", "cylinder": "yellow", "cone": "orange", "tree": "green", "house": "pink", "snowman": "white",
+    "mushroom": "red", "rocket": "white", "figure": "blue",
+}  # fmt: skip
+"""The colour of each kind that captions may leave out: a tree is green unless another colour is said."""
 MATERIALS = ("matte", "metal")
 SIZES = {"large": 1.0, "small": 0.68}
 SETTINGS = ("studio", "beach", "meadow", "night", "sunset", "snow")
 VIEWS = {"front": 0.0, "left": 90.0, "back": 180.0, "right": 270.0}
 """Camera positions, as degrees walked around the middle of the scene."""
-STYLES = ("render", "pencil", "pixel", "poster")
+STYLES = ("render", "pencil", "chalk", "poster")
 POSES = ("down", "out", "up")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SIGNS = "ACEHLOTX"
@@ -81,11 +87,25 @@ def plots(columns: int) -> list[int]:
     return [c for c in range(PLOT // 2 - left, columns - left - PLOT // 2 + 1) if c % PLOT == PLOT // 2]
 
 
+def neighbouring(rng: np.random.Generator, columns: int, count: int) -> list[int]:
+    """So many plots side by side, as near to the middle as may be, in any order."""
+    free = plots(columns)
+    spare = len(free) - count
+    start = spare // 2 + (int(rng.integers(2)) if spare % 2 else 0)
+    return rng.permutation(free[start : start + count]).tolist()
+
+
+def random_color(rng: np.random.Generator, kind: str) -> str:
+    """The usual one of a kind, or any."""
+    return USUAL_COLORS[kind] if rng.random() < 0.4 else str(rng.choice(COLORS))
+
+
 def random_thing(rng: np.random.Generator, columns: int, **fixed) -> Thing:
     """A thing with every attribute drawn at random except those in `fixed`; `columns` is the picture's width in cells."""
+    kind = fixed.get("kind") or str(rng.choice(KINDS))
     pick = {
-        "kind": str(rng.choice(KINDS)),
-        "color": str(rng.choice(COLORS)),
+        "kind": kind,
+        "color": random_color(rng, kind),
         "material": "metal" if rng.random() < 0.2 else "matte",
         "size": "large" if rng.random() < 0.7 else "small",
         "column": int(rng.choice(plots(columns))),
@@ -99,26 +119,20 @@ def random_thing(rng: np.random.Generator, columns: int, **fixed) -> Thing:
     return Thing(**pick)
 
 
-def random_rows(rng: np.random.Generator, count: int) -> list[int]:
-    """Rows of so many things: half of the time the middle one, else often each another."""
-    chance = rng.random()
-    if chance < 0.5:
-        return [1] * count
-    if chance < 0.8 and count <= ROWS:
-        return rng.permutation(ROWS)[:count].tolist()
-    return rng.integers(ROWS, size=count).tolist()
-
-
 def random_scene(rng: np.random.Generator, columns: int = 16, count: int | None = None, setting: str | None = None,
                  wanted: tuple[dict, ...] = ()) -> Scene:
-    """A scene that fits `columns` cells. `wanted` fixes attributes of the first things; `count` is capped by the plots."""
+    """A scene that fits `columns` cells. `wanted` fixes attributes of the first things; `count` is capped by the plots.
+
+    Two or three things often stand one behind the other, in rows of their own and side by side; all others stand in one row.
+    """
     free = plots(columns)
     if count is None:
         count = int(rng.choice([1, 2, 3, 4], p=[0.25, 0.35, 0.25, 0.15]))
     count = min(count, len(free))
-    if count == 1 and rng.random() < 0.75:  # one alone is at home near the middle
-        free = [column for column in free if abs(column) < PLOT]
-    places = zip(rng.permutation(free)[:count].tolist(), random_rows(rng, count), strict=True)
+    rows, together = [1] * count, count == 1 and rng.random() < 0.75
+    if count in (2, ROWS) and rng.random() < 0.6:
+        rows, together = rng.permutation((0, 2) if count == 2 else ROWS).tolist(), True
+    places = neighbouring(rng, columns, count) if together else rng.permutation(free)[:count].tolist()
     things = [random_thing(rng, columns, **{"column": column, "row": row} | (wanted[i] if i < len(wanted) else {}))
-              for i, (column, row) in enumerate(places)]
+              for i, (column, row) in enumerate(zip(places, rows, strict=True))]
     return Scene(tuple(things), setting or str(rng.choice(SETTINGS)))

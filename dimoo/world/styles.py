@@ -15,16 +15,12 @@ NEAREST = 4.0
 
 
 def stylize(rgb: np.ndarray, style: str) -> np.ndarray:
-    """The same picture as a pencil drawing, pixel art or a poster; (h, w, 3) uint8 in and out."""
+    """The same picture as a drawing in pencil or chalk or a poster; (h, w, 3) uint8 in and out."""
     if style == "render":
         return rgb
-    h, w = rgb.shape[:2]
-    image = Image.fromarray(rgb)
-    if style == "pixel":
-        small = np.asarray(image.resize((w // 4, h // 4), Image.Resampling.BOX), np.float32)
-        small = np.round(small / 255 * 7) / 7 * 255
-        return np.kron(small.astype(np.uint8), np.ones((4, 4, 1), np.uint8))
-    edges = soft_edges(rgb)[..., None]
+    if style == "chalk":
+        return edge_pixels(rgb, "hed")
+    image, edges = Image.fromarray(rgb), soft_edges(rgb)[..., None]
     if style == "pencil":
         light = np.asarray(image.convert("L").filter(ImageFilter.GaussianBlur(1)), np.float32)[..., None] / 255
         tone = (0.97 - 0.42 * (1 - light) ** 1.5) * (1 - 0.80 * edges)
