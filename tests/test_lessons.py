@@ -217,11 +217,23 @@ def test_every_word_is_known():
         assert not unknown
 
 
+def test_a_thing_is_made_a_cube_where_none_can_bear_a_letter():
+    scene = Scene((replace(PAIR[0], kind="tree"), Thing("cube", "red", "metal", column=6)))
+    for seed in range(20):
+        lesson = LESSONS["text"](np.random.default_rng(seed), Shot(scene))
+        (old,), (new,) = both(lesson)
+        kept = [t for t in lesson.inputs[0].scene.things if t in scene.things]
+        assert len(kept) == 1 and (old.kind, old.size, old.material) == ("cube", "large", "matte")
+        assert new == replace(old, letter=new.letter) and new.letter != old.letter
+
+
 def test_scenes_too_poor_for_a_lesson():
     rng = np.random.default_rng(0)
     alone, twins = Shot(Scene(PAIR[:1])), Shot(Scene((PAIR[0], replace(PAIR[0], column=4))))
-    assert LESSONS["remove"](rng, alone) is LESSONS["add"](rng, alone) is LESSONS["text"](rng, alone) is None
-    assert all(INSTRUCTIONS[kind](rng, twins) is None for kind in INSTRUCTIONS if kind != "background")
+    assert LESSONS["remove"](rng, alone) is LESSONS["add"](rng, alone) is None
+    assert all(INSTRUCTIONS[kind](rng, twins) is None for kind in INSTRUCTIONS if kind not in ("background", "text"))
+    two_cubes = Shot(Scene(tuple(replace(t, kind="cube") for t in twins.scene.things)))
+    assert LESSONS["text"](rng, two_cubes) is None
     assert not any(LESSONS["control"](rng, alone).kind.endswith("openpose") for _ in range(20))
 
 

@@ -325,6 +325,21 @@ def test_captions_use_what_there_is_to_say():
     assert said == {"kind", "color", "size", "material", "letter", "pose"}
 
 
+def test_captions_say_what_stands_in_front():
+    """Rows differ where a caption can say so, and there it does; a caption of one row never speaks of another."""
+    deep = said = 0
+    for seed in range(400):
+        scene, text = captioned_scene(np.random.default_rng(seed))
+        rows, alike = [t.row for t in scene.things], len({(t.kind, t.color) for t in scene.things}) < len(scene.things)
+        relation = parse(text)[1]
+        if len(set(rows)) == 1:
+            assert rows[0] == 1 and relation not in ("front", "behind")
+        elif not alike:
+            assert relation not in ("left", "right")
+            deep, said = deep + 1, said + (relation is not None)
+    assert deep > 40 and said / deep > 0.85
+
+
 def test_captions_leave_out_what_is_usual_alone():
     scenes = [captioned_scene(np.random.default_rng(seed)) for seed in range(200)]
     unsaid = {scene.setting for scene, text in scenes if not any(place in text for place in PLACES[scene.setting])}
