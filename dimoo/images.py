@@ -219,7 +219,7 @@ def sides_for_aspect(size: Size, aspect: float, align: str = "center", cell: int
     """Pixels to add left, right, top and bottom, in whole cells, so that a picture of `size` reaches an aspect.
 
     aspect: width / height. align: where the picture comes to lie along the side that grows: start (left or
-    top), center or end.
+    top), center or end. Raises DimooError where it has that aspect already.
     """
     if align not in ("start", "center", "end"):
         raise DimooError(f"Alignment is one of start, center, end, not {align!r:.40}.")
@@ -228,7 +228,9 @@ def sides_for_aspect(size: Size, aspect: float, align: str = "center", cell: int
     width, height = size
     wide = width < height * aspect
     more = height * aspect - width if wide else width / aspect - height
-    cells = max(0, math.ceil(more / cell - 1e-6))
+    cells = math.ceil(more / cell - 1e-6)
+    if cells < 1:
+        raise DimooError(f"The picture ({width} × {height}) has this aspect already: choose another, or the sides to grow on.")
     before = {"start": 0, "center": cells // 2, "end": cells}[align]
     first, second = ("left", "right") if wide else ("top", "bottom")
     return dict.fromkeys(("left", "right", "top", "bottom"), 0) | {first: before * cell, second: (cells - before) * cell}

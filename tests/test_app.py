@@ -7,6 +7,7 @@ import gc
 import json
 import socket
 import time
+import urllib.error
 import urllib.request
 import weakref
 
@@ -67,6 +68,15 @@ def test_wrong_options_end_in_a_sentence(options, sentence, capsys):
     assert app.main([*options] if "--port" in options else [*options, "--port", "0"]) == 2
     error = capsys.readouterr().err
     assert sentence in error and "Traceback" not in error
+
+
+def test_ctrl_c_while_a_checkpoint_is_fetched_is_no_error(monkeypatch, capsys):
+    def fetch(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "load_as_asked", fetch)
+    assert app.main(["--port", "0"]) == 130
+    assert capsys.readouterr().err == "app.py: stopped.\n"
 
 
 def test_credentials():
@@ -231,6 +241,14 @@ def test_files_of_the_server_cannot_be_read(client, address):
         with urllib.request.urlopen(f"{address}gradio_api/call/edit/{event}") as answer:
             said = answer.read().decode()
         assert "event: error" in said and "event: complete" not in said
+
+
+def test_a_call_that_goes_past_the_queue_is_told_so(address):
+    """It would get the first of what the endpoint yields, which is no picture yet."""
+    body = json.dumps({"data": ["a ball"]}).encode()
+    request = urllib.request.Request(f"{address}gradio_api/run/generate", body, {"Content-Type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(request)
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
 import pytest
-from gradio import processing_utils
 from gradio.data_classes import ImageData
 from gradio.state_holder import SessionState
 from PIL import Image, ImageDraw
@@ -21,7 +18,7 @@ from dimoo.errors import DimooError
 from dimoo.frames import Answer
 from dimoo.metadata import save_png
 from dimoo.tasks import Chat, Edit, Extrapolate, Generate, Inpaint
-from dimoo.ui import api, attachments, chat, edit, extrapolate, inpaint, transfer
+from dimoo.ui import api, chat, edit, extrapolate, inpaint, transfer
 from dimoo.ui.chat import Table, Talk, bubble, plain
 from dimoo.ui.controls import picture_box, sizes
 from dimoo.ui.easel import AGAIN
@@ -255,7 +252,8 @@ def test_an_aspect_that_takes_too_much_moves_no_slider(file):
 def test_the_layout_says_what_is_missing_or_too_large(file, tmp_path):
     assert "Add a picture" in extrapolate.layout_of(DEFAULTS, None, "free", "center", 16, 0, 0, 0)[-1]
     assert "Choose an aspect" in extrapolate.layout_of(DEFAULTS, file(), "free", "center", 0, 0, 0, 0)[-1]
-    assert "has this aspect already" in extrapolate.layout_of(DEFAULTS, file(), "1:1", "center", 0, 0, 0, 0)[-1]
+    _, *sides, shown = extrapolate.layout_of(DEFAULTS, file(), "1:1", "center", 16, 0, 0, 0)
+    assert "has this aspect already" in shown and sides == [16, 0, 0, 0]
     assert "<svg" not in extrapolate.layout_of(DEFAULTS, file(), "free", "center", 1024, 1024, 1024, 1024)[-1]
     (tmp_path / "broken.png").write_bytes(b"no picture")
     assert "cannot be read" in extrapolate.layout_of(DEFAULTS, str(tmp_path / "broken.png"), "1:1", "end", 0, 0, 0, 0)[-1]
@@ -544,41 +542,3 @@ def test_the_length_of_an_answer_goes_with_its_form_unless_it_is_said(page):
     assert chat.fill({"short": False})[length] == DEFAULTS.answer_length
     assert chat.fill({"short": True, "length": 7})[length] == 7
     assert length not in chat.fill({"prompt": "how many?"})
-
-
-# What comes with a call
-
-
-def test_too_many_pictures_are_refused_before_any_is_fetched(monkeypatch):
-    monkeypatch.setattr(attachments, "sent", lambda file: pytest.fail("nothing is to be fetched"))
-    with pytest.raises(DimooError, match="at most 4 at a time, not 5"):
-        attachments.all_of(["http://example.org/a.png"] * 5)
-
-
-def test_addresses_that_take_too_long_are_given_up(monkeypatch):
-    async def drip(address, folder=None, cache_dir=None):
-        await asyncio.sleep(30)
-
-    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", drip)
-    monkeypatch.setattr(attachments, "FETCHING", 0.05)
-    attachments.limit_downloads()
-    with pytest.raises(DimooError, match="no picture to be had from http://example.org/a.png"):
-        attachments.sent("http://example.org/a.png")
-    with pytest.raises(gr.Error, match="no picture to be had from http://example.org/b.png"):  # marked as a file
-        asyncio.run(gr.Image(type="filepath").async_move_resource_to_block_cache("http://example.org/b.png"))
-
-
-def test_large_pictures_are_read_two_at_a_time(file, monkeypatch):
-    inside, most = [], []
-
-    def slowly(path):
-        inside.append(path)
-        most.append(len(inside))
-        time.sleep(0.05)
-        inside.remove(path)
-        return Image.new("RGB", (64, 64))
-
-    monkeypatch.setattr("dimoo.ui.files.upright", slowly)
-    with ThreadPoolExecutor(6) as pool:
-        assert len(list(pool.map(opened, [file(f"{i}.png") for i in range(6)]))) == 6
-    assert max(most) == 2

@@ -116,7 +116,7 @@ def side_limits(side: str, defaults: Defaults) -> Whole:
 def layout_of(defaults: Defaults, image: str | None, aspect: str, align: str, *given: float) -> tuple:
     """New values of the alignment, the four sides and the layout preview; an aspect decides the sides.
 
-    Where it would take more than can be added, the sides stay and the preview says so.
+    Where it would take more than can be added, or nothing, the sides stay and the preview says so.
     """
     sides = dict(zip(SIDES, map(int, given), strict=True))
     picture = None
@@ -125,8 +125,6 @@ def layout_of(defaults: Defaults, image: str | None, aspect: str, align: str, *g
         if picture is not None and aspect != FREE:
             sides = sides_of(aspect, align, picture, defaults)
         shown = layout_html(picture, sides, defaults)
-        if picture is not None and aspect != FREE and not any(sides.values()):
-            shown = hint(f"{picture.width} × {picture.height} pixels: the picture has this aspect already.")
     except DimooError as error:
         shown = hint(str(error))
     return (gr.update(visible=aspect != FREE, value=align), *sides.values(), shown)
@@ -182,7 +180,7 @@ def extrapolate_request(defaults: Defaults, image: str | None, aspect: str, alig
 
 
 def sides_of(aspect: str, align: str, picture: Image.Image, defaults: Defaults) -> dict[str, int]:
-    """Pixels to add on each side of a picture at its working size. Raises DimooError where that is more than can be added."""
+    """Pixels to add on each side of a picture at its working size. Raises DimooError where that is nothing, or too much."""
     width, height = map(int, aspect.split(":"))
     wanted = sides_for_aspect(picture.size, width / height, align)
     return {side: side_limits(side, defaults).check(pixels) for side, pixels in wanted.items()}

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dimoo.errors import DimooError
 from dimoo.frames import Frame
-from dimoo.images import upright
+from dimoo.images import as_mask, fit_mask, upright
 from dimoo.knobs import knobs
 from dimoo.metadata import file_name, read_settings, save_png
 from dimoo.tasks import Extrapolate
@@ -25,7 +25,8 @@ from dimoo.ui.line import is_ticket
 CELL = knobs(Extrapolate)["left"].step
 KEEP_SECONDS = 24 * 3600
 SWEEP_SECONDS = 600
-DECODING = BoundedSemaphore(2)  # the largest pictures take a gigabyte meanwhile, however many are uploaded at once
+DECODING = BoundedSemaphore(2)  # the largest pictures and masks take a gigabyte meanwhile, however many are uploaded at once
+LARGEST_FILE = 20 * 2**20  # bytes of an uploaded picture
 LARGEST_AREA = 2048 * 2048  # pixels of a picture that a session holds on to; no checkpoint works on a larger one
 
 
@@ -101,10 +102,16 @@ def opened(path: str | Path | bytes | None, area: int | None = LARGEST_AREA) -> 
         return None
     with DECODING:
         picture = upright(path)
-    shrink = math.sqrt((area or math.inf) / (picture.width * picture.height))
-    if shrink < 1:
-        picture.thumbnail((shrink * picture.width, shrink * picture.height), Image.Resampling.LANCZOS)
+        shrink = math.sqrt((area or math.inf) / (picture.width * picture.height))
+        if shrink < 1:
+            picture.thumbnail((shrink * picture.width, shrink * picture.height), Image.Resampling.LANCZOS)
     return picture
+
+
+def opened_mask(path: str | Path, size: tuple[int, int], target: tuple[int, int]) -> Image.Image:
+    """An uploaded mask of a picture of `size` at its working size `target`, see `fit_mask`. Raises DimooError."""
+    with DECODING:
+        return fit_mask(as_mask(path), size, target)
 
 
 def sweep_regularly(every: float = SWEEP_SECONDS, uploads: bool = False) -> None:

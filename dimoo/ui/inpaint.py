@@ -12,13 +12,13 @@ from PIL import Image, ImageChops
 
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
-from dimoo.images import as_mask, fit_mask, size_for, working
+from dimoo.images import size_for, working
 from dimoo.plans import inpainting
 from dimoo.tasks import Inpaint
 from dimoo.ui.controls import control, hint, picture_box, settings_panel, settle_seed
 from dimoo.ui.easel import Easel
 from dimoo.ui.examples import build_examples
-from dimoo.ui.files import opened
+from dimoo.ui.files import opened, opened_mask
 from dimoo.ui.stage import jpeg
 from dimoo.ui.workbench import LATEST, PRIVATE, Shop
 
@@ -130,7 +130,7 @@ def inpaint_request(
     if picture is None:
         raise DimooError("Picture is missing: add a picture first.")
     size = size_for(picture.size, defaults)
-    given = None if mask is None else fit_mask(as_mask(mask), picture.size, size)
+    given = None if mask is None else opened_mask(mask, picture.size, size)
     painted = joined(painted_mask(strokes, size), given)
     if painted is None and invert:
         painted = Image.new("L", size)

@@ -14,7 +14,7 @@ from dimoo.ui import chat, edit, extrapolate, generate, inpaint, transfer
 from dimoo.ui.api import endpoints
 from dimoo.ui.controls import literal
 from dimoo.ui.easel import Easel
-from dimoo.ui.files import KEEP_SECONDS, SWEEP_SECONDS, Picture
+from dimoo.ui.files import KEEP_SECONDS, LARGEST_FILE, SWEEP_SECONDS, Picture
 from dimoo.ui.gallery import listed, restored
 from dimoo.ui.line import Line
 from dimoo.ui.stage import ASSETS, asset
@@ -25,7 +25,6 @@ from dimoo.ui.workbench import MODEL, QUICK, Notes, Runner, Shop, Workbench
 TITLE = "Lumina-DiMOO"
 CACHE_SWEEP = (SWEEP_SECONDS, KEEP_SECONDS)
 QUEUE_LENGTH = 24
-UPLOAD_LIMIT = "20mb"
 SESSIONS = 200  # that Gradio remembers, with the last values of all their components: some megabytes each for large pictures
 TICKETS = """(_, ...others) => {
   try { return [JSON.parse(sessionStorage.getItem('dimoo-pictures') || '[]'), null]; } catch { return [[], null]; }
@@ -65,7 +64,8 @@ def build_page(
         for name, endpoint in endpoints(shop).items():
             if name in tasks:
                 gr.api(endpoint, api_name=name, **MODEL)
-    page.queue(max_size=queue_length, default_concurrency_limit=4)
+    # calls that go past the queue would get the first of what an endpoint yields, which is nothing yet
+    page.queue(max_size=queue_length, default_concurrency_limit=4, api_open=False)
     return page
 
 
@@ -110,7 +110,7 @@ def launch_options() -> dict:
         "footer_links": ["api"],
         "run_history": False,
         "ssr_mode": False,
-        "max_file_size": UPLOAD_LIMIT,
+        "max_file_size": LARGEST_FILE,
         "state_session_capacity": SESSIONS,
         "mcp_server": find_spec("mcp") is not None,  # comes with gradio[mcp]
         "show_error": False,
