@@ -49,7 +49,8 @@ def options() -> argparse.ArgumentParser:
         help="checkpoints that anyone on the page may put in the place of this one",
     )  # fmt: skip
     loading_options(parser)
-    parser.set_defaults(quantize=os.environ.get("DIMOO_QUANTIZE") or None, offload=bool(os.environ.get("DIMOO_OFFLOAD")))
+    offload = os.environ.get("DIMOO_OFFLOAD", "") not in ("", "0")
+    parser.set_defaults(quantize=os.environ.get("DIMOO_QUANTIZE") or None, offload=offload)
     parser.add_argument("--host", default=os.environ.get("GRADIO_SERVER_NAME", "0.0.0.0" if ON_SPACE else "127.0.0.1"))
     parser.add_argument("--port", type=int, default=os.environ.get("GRADIO_SERVER_PORT", "7860"))
     parser.add_argument(
@@ -125,6 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DimooError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # a download may take long
+        print("app.py: stopped.", file=sys.stderr)
+        return 130
     sweep_regularly(uploads=APART)
     while pipeline:
         page = build(pipeline, switch)

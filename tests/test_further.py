@@ -24,7 +24,7 @@ from dimoo.train.data import Teacher
 from dimoo.train.families import fingerprint, name_of
 from dimoo.train.grounding import depths
 from dimoo.train.growing import grown, places
-from dimoo.train.initial import new_model
+from dimoo.train.initial import new_model, trained_model
 from dimoo.train.losses import Reader
 from dimoo.train.muon import Muon
 from dimoo.train.publish import export
@@ -171,6 +171,19 @@ def test_other_words_are_refused(checkpoint, tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(words))
     with pytest.raises(DimooError, match="knows other words"):
         train_transformer(tmp_path / "run", None, 1, start=folder)
+
+
+def test_a_run_is_no_checkpoint_but_its_checkpoint_is(checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "run" / "checkpoint")
+    with pytest.raises(DimooError, match="has no tokenizer.json. Is .*run/checkpoint meant?"):
+        trained_model(tmp_path / "run", checkpoint)
+
+
+def test_a_file_is_no_folder_to_train_in(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for command in (["train", "model"], ["improve"], ["finetune", str(tmp_path)]):
+        assert main([*command, "-o", str(tmp_path / "file"), "--minutes", "1"]) == 2
+        assert "Nothing can be written to" in capsys.readouterr().err
 
 
 def test_the_rate_rises_stays_and_falls():

@@ -152,6 +152,9 @@ def test_launch_options(monkeypatch):
     assert (given.quantize, given.offload, given.root_path, given.checkpoint) == ("nf4", True, "/x", "a/b@c")
     monkeypatch.setenv("DIMOO_CHECKPOINT", PUBLISHED)
     assert app.options().parse_args([]).checkpoint == PUBLISHED
+    for value, offloaded in (("0", False), ("", False), ("1", True)):
+        monkeypatch.setenv("DIMOO_OFFLOAD", value)
+        assert app.options().parse_args([]).offload is offloaded
     assert app.main(["--quantize", "int3", "--port", "0"]) == 2
 
 

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dimoo.adapter import base_of, need_peft, new_adapter
 from dimoo.checkpoint import BUILT_IN, ROOT, default_checkpoint, find, load
+from dimoo.cli import check_writable
 from dimoo.errors import DimooError
 from dimoo.hub import CONFIGS
 from dimoo.pipeline import Pipeline
@@ -38,12 +39,13 @@ def arguments(parser: argparse.ArgumentParser, output: str, rate: float) -> None
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raises DimooError for numbers that no training can have, or without the package for it."""
+    """Raises DimooError for numbers that no training can have, without the package for it, or where nothing can be written."""
     if not (options.minutes > 0 and options.rate > 0):
         raise DimooError("Training takes time and a rate: give --minutes and --rate more than 0.")
     need_peft()
     if options.rank < 1 or options.seed < 0:
         raise DimooError("Give --rank 1 or more, and --seed 0 or more.")
+    check_writable(Path(options.output))
 
 
 def loaded(options: argparse.Namespace) -> tuple[Pipeline, str]:

@@ -5,6 +5,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from dimoo.cli import check_writable
 from dimoo.errors import DimooError
 
 LEAST_SCENES = 16
@@ -35,9 +36,10 @@ def arguments(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
+    options.output = options.output or f"runs/{options.what}"
     complete(options)
     check(options)
-    folder = Path(options.output or f"runs/{options.what}")
+    folder = Path(options.output)
     if options.what == "tokenizer":
         from dimoo.train.decoder import train_decoder
         from dimoo.train.tokenizer import train_tokenizer
@@ -74,7 +76,7 @@ def complete(options: argparse.Namespace) -> None:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raises DimooError for numbers that no training can have."""
+    """Raises DimooError for numbers that no training can have, or where nothing can be written."""
     if not options.minutes > 0:
         raise DimooError("Training takes time: give --minutes more than 0.")
     for name in ("pictures", "batch"):
@@ -88,3 +90,4 @@ def check(options: argparse.Namespace) -> None:
         raise DimooError("Nothing is learned at that rate: give --rate more than 0.")
     if options.seed < 0:
         raise DimooError("A seed is not negative: give --seed 0 or more.")
+    check_writable(Path(options.output))

@@ -67,7 +67,10 @@ def new_model(config: LLaDAConfig, codebook: Tensor, seed: int) -> DiMOO:
 
 
 def trained_model(folder: Path, words: Path) -> DiMOO:
-    """The transformer of a checkpoint, to be trained further. Raises DimooError when it was taught other words."""
+    """The transformer of a checkpoint, to be trained further. Raises DimooError where there is none, or one with other words."""
+    if not (folder / "tokenizer.json").is_file():
+        hint = f" Is {folder / 'checkpoint'} meant?" if (folder / "checkpoint").is_dir() else ""
+        raise DimooError(f"{folder} is not a checkpoint that can be trained further: it has no tokenizer.json.{hint}")
     if (folder / "tokenizer.json").read_bytes() != (words / "tokenizer.json").read_bytes():
         raise DimooError(f"{folder} knows other words than are taught here: it cannot be trained further.")
     model = read_model(folder, read_config(folder), torch.device("cpu"), torch.float32)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from queue import SimpleQueue
+from threading import Lock, Thread
 
 import gradio as gr
 
@@ -30,7 +31,7 @@ class Switch:
         self.names, self.load = list(dict.fromkeys(names)), load
         self.current = self.names[0]
         self.loaded: SimpleQueue[Pipeline] = SimpleQueue()
-        self.loader = ThreadPoolExecutor(1)  # who closes the page does not end a load: the next one begins after it
+        self.loading = Lock()
 
     def to(self, name: str, line: Line) -> Iterator[str]:
         """Loads a checkpoint for `wait` to hand out, with words on how it goes; whoever waits in the line meanwhile is told.
@@ -44,7 +45,7 @@ class Switch:
         began, ticket = time.monotonic(), new_ticket()
         line.occupy(ticket)
         try:
-            loading = self.loader.submit(self.load, name)
+            loading = self.begin(name)
             while not loading.done():
                 yield note(f"Loading {name}, for {time.monotonic() - began:.0f} s. Everyone's page opens anew when it is there.")
                 time.sleep(0.5)
@@ -61,6 +62,22 @@ class Switch:
             time.sleep(2 * GRACE)  # keeps the model, so that no run begins that would be cut off
         finally:
             line.leave(ticket)
+
+    def begin(self, name: str) -> Future[Pipeline]:
+        """Loads in the background. Who closes the page does not end a load: the next one begins after it; the end of the program
+        does.
+        """
+        future: Future[Pipeline] = Future()
+
+        def work() -> None:
+            with self.loading:
+                try:
+                    future.set_result(self.load(name))
+                except BaseException as error:
+                    future.set_exception(error)
+
+        Thread(target=work, name="load", daemon=True).start()
+        return future
 
     def wait(self) -> Pipeline:
         """The next pipeline that somebody asked for, when their page has been told of it."""
