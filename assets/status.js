@@ -5,6 +5,7 @@ const root = $('.stage');
 let ticket = null;       // of the run whose messages come in
 let begun = null;        // the last run that was asked for
 let asking = null;
+let unheard = 0;         // answers in a row that there is no such place: the run begins, or the server gave it up
 const still = matchMedia('(prefers-reduced-motion: reduce)');
 
 // While the request waits for the model, ask for its place in the line.
@@ -14,7 +15,9 @@ function ask() {
   asking = setTimeout(async () => {
     try {
       const place = await server.place(ticket);
-      if (place && root.dataset.phase === 'waiting') $('.stage-status').textContent = place;
+      unheard = place ? 0 : unheard + 1;
+      const words = place || (unheard > 5 && 'This page was away for so long that it lost its place. Leave the line and start again.');
+      if (words && root.dataset.phase === 'waiting') $('.stage-status').textContent = words;
     } catch (error) {
       console.warn('The place in the line is not known just now.', error);
     }

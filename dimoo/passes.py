@@ -74,7 +74,7 @@ class Periodic:
 class MLCache(Periodic):
     """Max-logit cache as published (report, section 5): a row is kept while its largest image logit is large.
 
-    For parity with the published code, and to measure PartialCache against; no request asks for it.
+    For parity with the published code; no request asks for it, as PartialCache does the same with less.
 
     cache_ratio: share of each sequence's rows, prompt and row ends among them, that a partial pass leaves
     out. A row whose token was just committed may keep the keys and values of a mask until the next full

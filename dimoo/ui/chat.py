@@ -23,7 +23,7 @@ from dimoo.ui.stage import Message, Pace, build_status
 from dimoo.ui.workbench import LATEST, QUICK, Shop, Workbench
 
 MOST_MESSAGES = 60
-HINT = "Add a picture, then ask about it."
+HINT = "Add a picture, then ask about it. Each question is answered on its own."
 SHOWN_SIDE = 384  # pixels of the longer side of a picture in the talk
 NO_ANSWER = '<em class="cut">(no answer)</em>'
 MASKED = '<span class="masked">░░</span>'
