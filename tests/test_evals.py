@@ -116,12 +116,12 @@ def test_results_of_another_size_are_fitted():
 
 
 def test_things_are_compared():
-    same = (CUBE, replace(BALL, material="metal"))
+    same = (CUBE, BALL)
     near = (replace(BALL, column=-4, row=1), CUBE)
     assert as_is(read_as(SCENE, *same), SCENE) and as_is(read_as(SCENE, *near), SCENE)
     assert compare(read_as(SCENE, BALL, CUBE, TREE), SCENE.things) == ([True, True], [TREE])
     for worse in ((BALL,), (BALL, replace(CUBE, color="red")), (BALL, replace(CUBE, column=5)), (BALL, CUBE, TREE),
-                  (BALL, replace(CUBE, size="small")), (BALL, replace(CUBE, kind="house"))):  # fmt: skip
+                  (BALL, replace(CUBE, size="small")), (BALL, replace(CUBE, material="metal"))):  # fmt: skip
         assert not as_is(read_as(SCENE, *worse), SCENE)
     assert as_is(read_as(SCENE, BALL, replace(CUBE, size="small")), SCENE, ("kind", "color"))
 
@@ -140,39 +140,40 @@ def instructions(kind, count=25):
             return
 
 
-def letter_after(lesson):
-    return next((t.letter for t in lesson.target.scene.things if t not in lesson.inputs[0].scene.things), None)
-
-
 @pytest.mark.parametrize("kind", INSTRUCTIONS)
 def test_instructions_are_scored(kind):
     for lesson, text, _ in instructions(kind):
         before, after = lesson.inputs[0].scene, lesson.target.scene
         new = [t for t in after.things if t not in before.things]
         old = [t for t in after.things if t not in new]
-        letter = letter_after(lesson)
+        lettered = {t: t.letter for t in after.things if t.letter}
 
-        def marks(reading, letter=letter, lesson=lesson, text=text):
-            return edit.edited(reading, lesson, text, letter)
+        def marks(reading, letters=lettered, lesson=lesson, text=text):
+            return edit.edited(reading, lesson, text, letters)
 
         assert marks(read_as(after)) == every(asked=1, kept=1)
-        assert marks(read_as(before), letter="?").parts["asked"] == 0, text
+        assert marks(read_as(before), {t: "?" for t in new}).parts["asked"] == 0, text
         extra = Thing("rocket", "pink", column=9)
         assert marks(read_as(after, *after.things, extra)).parts == {"asked": 1, "kept": 0}
         if old:
             rest = tuple(t for t in after.things if t != old[0])
             assert marks(read_as(after, *rest) if rest else Reading(after.setting, ())).parts["kept"] == 0
-            other = replace(old[0], color="white" if old[0].color != "white" else "red")
-            assert marks(read_as(after, *rest, other)).parts["kept"] == 0
+            for other in (replace(old[0], color="white" if old[0].color != "white" else "red"),
+                          replace(old[0], material="metal" if old[0].material == "matte" else "matte")):  # fmt: skip
+                assert marks(read_as(after, *rest, other)).parts["kept"] == 0
+            if old[0].letter:
+                assert marks(read_as(after), lettered | {old[0]: ""}).parts["kept"] == 0
         if new:
             assert marks(Reading(after.setting, tuple(old))).parts["asked"] == 0
             wrong = replace(new[0], color="white" if new[0].color != "white" else "red")
             assert marks(read_as(after, *old, wrong)).parts["asked"] == 0
+            if " metal " in text and kind in ("add", "replace"):
+                assert marks(read_as(after, *old, replace(new[0], material="matte"))).parts["asked"] == 0
         if kind == "remove":
             (gone,) = [t for t in before.things if t not in after.things]
             assert marks(read_as(after, *after.things, replace(gone, color="white"))).parts == {"asked": 0, "kept": 1}
         if kind == "text":
-            assert marks(read_as(after), letter="").parts == {"asked": 0, "kept": 1}
+            assert marks(read_as(after), lettered | {new[0]: ""}).parts == {"asked": 0, "kept": 1}
         setting = next(s for s in SETTINGS if s not in (before.setting, after.setting))
         part = "asked" if kind == "background" else "kept"
         assert marks(Reading(setting, after.things)).parts[part] == 0
@@ -191,6 +192,7 @@ def test_new_things_may_stand_wherever_the_words_allow():
     assert stands("add a tree on the right", column=2) and not stands("add a tree on the right", column=-3)
     assert edit.said_looks("add a small red ball") == ("kind", "color", "size")
     assert edit.said_looks("add a red ball") == ("kind", "color")
+    assert edit.said_looks("add a metal red ball") == ("kind", "color", "material")
 
 
 def test_letters_are_read():
@@ -395,8 +397,10 @@ def test_control_demands_what_the_map_shows(kind):
     scene = Scene((figure, CUBE), "snow")
     given = Shot(scene, look=kind).draw()
     other = scene.with_(things=(replace(figure, color="red", pose="down"), replace(CUBE, kind="cone", color="pink")))
-    free = scene.with_(things=(replace(figure, color="red"), replace(CUBE, color="pink")), setting="meadow")
-    assert control.controlled(kind, scene, given, render(free).rgb).parts["things"] == 1
+    assert control.controlled(kind, scene, given, render(scene).rgb).score == 1
+    for free in (scene.with_(things=(replace(figure, color="red"), CUBE)), scene.with_(setting="meadow")):
+        parts = control.controlled(kind, scene, given, render(free).rgb).parts
+        assert (parts["things"], parts["words"]) == (1, 0)
     wrong = control.controlled(kind, scene, given, render(other).rgb)
     assert wrong.score == 0 and wrong.parts["things"] == 0
 
@@ -410,13 +414,14 @@ def test_subjects():
     def parts(*things, setting="beach"):
         return tuple(marks(render(Scene(things, setting)).rgb).parts.values())
 
-    assert list(marks(empty("beach")).parts) == ["subject", "others", "setting"]
-    assert parts(replace(BALL, column=0, size="small"), replace(CUBE, column=5), TREE) == (1, 1, 1)
-    assert parts(replace(BALL, column=0, row=1), setting="studio") == (1, 0, 0)
-    assert parts(BALL, replace(BALL, column=4)) == (1, 0, 1)
-    assert parts(replace(BALL, color="green"), CUBE) == (0, 1, 1)
+    assert list(marks(empty("beach")).parts) == ["subject", "others", "nothing_else", "setting"]
+    assert parts(replace(BALL, column=0, size="small"), replace(CUBE, column=5)) == (1, 1, 1, 1)
+    assert parts(BALL, CUBE, TREE) == (1, 1, 0, 1)
+    assert parts(replace(BALL, column=0, row=1), setting="studio") == (1, 0, 1, 0)
+    assert parts(BALL, replace(BALL, column=4)) == (1, 0, 0, 1)
+    assert parts(replace(BALL, color="green"), CUBE) == (0, 1, 0, 1)
     twice = partial(references.has_subject, BALL, SCENE.with_(things=(BALL, CUBE, replace(CUBE, column=-1))))
-    assert twice(render(SCENE).rgb).parts == {"subject": 1, "others": 0, "setting": 1}
+    assert twice(render(SCENE).rgb).parts == {"subject": 1, "others": 0, "nothing_else": 1, "setting": 1}
 
 
 def test_no_other_thing_of_a_prompt_does_for_the_subject():

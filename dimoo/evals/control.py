@@ -1,4 +1,4 @@
-"""Pictures drawn along a map: the judge finds what the map demands, and the map of the result agrees with it."""
+"""Pictures drawn along a map: the judge finds what map and prompt demand, and the map of the result agrees with it."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from PIL import Image
 from dimoo.edges import edge_pixels
 from dimoo.evals.cases import Case, Marks, every, held_out, next_scene
 from dimoo.evals.maps import agreement, shows
-from dimoo.evals.things import compare
+from dimoo.evals.things import compare, missing
 from dimoo.tasks import Edit
 from dimoo.world.judge import Reading, read
 from dimoo.world.language import caption
@@ -31,12 +31,16 @@ def map_of(kind: str, rgb: np.ndarray, reading: Reading) -> np.ndarray:
 
 
 def controlled(kind: str, scene: Scene, given: np.ndarray, rgb: np.ndarray) -> Marks:
-    """things: what the map shows is there, by kind, within a cell of its place; of a pose map figures in their poses."""
+    """things: what the map shows is there, by kind, within a cell of its place; of a pose map figures in their poses. words: so
+    are things and setting of the scene, in their colours, which the prompt says or leaves out as usual.
+    """
     posed = kind == "openpose"
     reading = read(rgb)
     demanded = tuple(t for t in scene.things if not posed or t.kind == "figure")
     right, _ = compare(reading, demanded, ("kind", "pose") if posed else ("kind",))
-    return every(things=all(right), map=agreement(kind, map_of(kind, rgb, reading), given) >= AGREES[kind])
+    lacking, _ = missing(reading, scene)
+    words = not lacking and reading.setting == scene.setting
+    return every(things=all(right), words=words, map=agreement(kind, map_of(kind, rgb, reading), given) >= AGREES[kind])
 
 
 def cases(count: int) -> Iterator[Case]:

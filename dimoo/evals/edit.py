@@ -1,7 +1,7 @@
 """Instructions: the asked change is there, and nothing else has changed. The judge reads the results."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -25,8 +25,9 @@ def new_and_gone(before: Scene, after: Scene) -> tuple[list[Thing], list[Thing]]
 
 
 def said_looks(text: str) -> tuple[str, ...]:
-    """What an instruction says of a new thing: it may be of any size unless it is to be small."""
-    return LOOKS if " small " in text else ("kind", "color")
+    """What an instruction says of a new thing: it may be of any size or material unless it is to be small, or metal."""
+    said = {"size": " small ", "material": " metal "}
+    return ("kind", "color", *(name for name, word in said.items() if word in text))
 
 
 def stands_as_said(text: str, new: Thing, before: Scene, columns: int) -> bool:
@@ -41,19 +42,21 @@ def stands_as_said(text: str, new: Thing, before: Scene, columns: int) -> bool:
     return next((there for words, there in sides.items() if text.endswith(words)), True)
 
 
-def edited(reading: Reading, lesson: Lesson, text: str, letter: str | None = None) -> Marks:
+def edited(reading: Reading, lesson: Lesson, text: str, letters: Mapping[Thing, str]) -> Marks:
     """asked: the change is there; kept: what should not change has not, and nothing else has appeared.
 
-    Places are right within a cell. letter: what the cube of a lesson on letters shows.
+    Places are right within a cell. letters: what is read on the cubes that should bear one, of those that are there.
     """
     before, after = lesson.inputs[0].scene, lesson.target.scene
     new, gone = new_and_gone(before, after)
     setting = reading.setting == after.setting
+    staying = [t for t in after.things if t.letter and (t not in new or lesson.kind == "recolor")]
+    legible = all(letters.get(t, t.letter) == t.letter for t in staying)
     if lesson.kind == "add":
         kept, extra = compare(reading, before.things)
         fitting = [t for t in extra if alike(t, new[0], said_looks(text))
                    and stands_as_said(text, t, before, lesson.target.columns)]  # fmt: skip
-        return every(asked=bool(fitting), kept=setting and all(kept) and len(extra) - bool(fitting) == 0)
+        return every(asked=bool(fitting), kept=setting and legible and all(kept) and len(extra) == bool(fitting))
     looks = said_looks(text) if lesson.kind == "replace" else LOOKS
     changed, _ = compare(reading, after.things, looks)
     right, extra = compare(reading, after.things)
@@ -63,19 +66,18 @@ def edited(reading: Reading, lesson: Lesson, text: str, letter: str | None = Non
     if lesson.kind == "background":
         asked, setting = setting, True
     if lesson.kind == "text":
-        asked = asked and letter == new[0].letter
-    return every(asked=asked and not left, kept=kept and setting and len(extra) == len(left))
+        asked = asked and letters.get(new[0]) == new[0].letter
+    return every(asked=asked and not left, kept=kept and legible and setting and len(extra) == len(left))
 
 
 def score(lesson: Lesson, text: str, rgb: np.ndarray) -> Marks:
     """Marks of a result, (h, w, 3) uint8."""
-    reading = read(rgb)
-    letter = None
-    if lesson.kind == "text":
-        cube = new_and_gone(lesson.inputs[0].scene, lesson.target.scene)[0][0]
-        places = [i for i, t in enumerate(reading.things) if t.kind == "cube" and near(t, cube)]
-        letter = letter_of(rgb, reading.scene, places[0]) if places else None
-    return edited(reading, lesson, text, letter)
+    reading, letters = read(rgb), {}
+    for thing in lesson.target.scene.things:
+        places = [i for i, t in enumerate(reading.things) if thing.letter and t.kind == "cube" and near(t, thing)]
+        if places:
+            letters[thing] = letter_of(rgb, reading.scene, places[0])
+    return edited(reading, lesson, text, letters)
 
 
 def cases(count: int) -> Iterator[Case]:

@@ -1,7 +1,6 @@
 """Pictures after a reference: its object in a new scene, or its style on another content."""
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -12,7 +11,7 @@ from PIL import Image
 from dimoo.evals.bare import empty
 from dimoo.evals.cases import Case, Marks, every, held_out, next_scene
 from dimoo.evals.regions import OFF, STRANGE, all_likest, strangest, things_off
-from dimoo.evals.things import alike
+from dimoo.evals.things import alike, missing
 from dimoo.tasks import Edit
 from dimoo.world.judge import read
 from dimoo.world.lessons import LESSONS, Lesson, Shot
@@ -23,12 +22,13 @@ from dimoo.world.styles import stylize
 
 def has_subject(thing: Thing, scene: Scene, rgb: np.ndarray) -> Marks:
     """subject: a thing of the kind and colour of the reference is read; others: so is the rest of the scene, which the prompt
-    names; setting: it is the scene's.
+    names; nothing_else: no more than these; setting: it is the scene's.
     """
     reading = read(rgb)
-    wanted, seen = (Counter((t.kind, t.color) for t in things) for things in (scene.things, reading.things))
-    missing, subject = wanted - seen, (thing.kind, thing.color)
-    return every(subject=subject not in missing, others=not missing.keys() - {subject}, setting=reading.setting == scene.setting)
+    lacking, extra = missing(reading, scene)
+    subject = thing.kind, thing.color
+    return every(subject=subject not in lacking, others=not lacking.keys() - {subject}, nothing_else=not extra,
+                 setting=reading.setting == scene.setting)
 
 
 def subjects(rngs: Iterator[np.random.Generator]) -> Iterator[tuple[np.random.Generator, Thing, Lesson]]:

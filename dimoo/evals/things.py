@@ -1,12 +1,14 @@
 """What the judge read against what should be there."""
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from dimoo.world.judge import Reading, matches
 from dimoo.world.scene import Scene, Thing
 
-LOOKS = ("kind", "color", "size")
+LOOKS = ("kind", "color", "size", "material", "pose")
+"""All that the judge reads of a thing, its place apart. It does not read letters."""
 
 
 def alike(a: Thing, b: Thing, names: Sequence[str] = LOOKS) -> bool:
@@ -17,6 +19,12 @@ def alike(a: Thing, b: Thing, names: Sequence[str] = LOOKS) -> bool:
 def near(a: Thing, b: Thing) -> bool:
     """Whether two things stand within a cell of each other."""
     return abs(a.column - b.column) <= 1 and abs(a.row - b.row) <= 1
+
+
+def missing(reading: Reading, scene: Scene, names: Sequence[str] = ("kind", "color")) -> tuple[Counter, Counter]:
+    """Looks of things that a scene has and a reading has not, and the other way round, wherever they stand."""
+    wanted, seen = (Counter(tuple(getattr(t, n) for n in names) for t in things) for things in (scene.things, reading.things))
+    return wanted - seen, seen - wanted
 
 
 def compare(
