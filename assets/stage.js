@@ -125,6 +125,7 @@ function show(place, flash) {
   slider.value = shown;
   const frame = frames[Math.min(shown, frames.length - 1)];
   readout.textContent = !frame ? '' : atEnd ? 'result' : `${frame.step} / ${frame.steps}`;
+  slider.setAttribute('aria-valuetext', readout.textContent);
 }
 
 function stopReplay() {

@@ -116,6 +116,8 @@ def main(options: argparse.Namespace) -> int:
     pipeline = None
     if options.json:
         check_file(options.json)
+    if options.request_kind is not Chat:
+        check_output(options.output)
     if getattr(options, "aspect", None):  # how much to add depends on the size that the checkpoint works with
         pipeline = loaded(options)
         grow_to_aspect(options, pipeline)
@@ -124,7 +126,6 @@ def main(options: argparse.Namespace) -> int:
         pipeline = pipeline or loaded(options)
         report: dict[str, Any] = {"answers": [tell(follow(pipeline, request))]}
     else:
-        check_output(options.output)
         pipeline = pipeline or loaded(options)
         report = {"images": write_pictures(follow(pipeline, request), options.output)}
     if options.json:
@@ -248,8 +249,9 @@ class Line:
         self.stream = stream
 
     def show(self, text: str) -> None:
-        """Shows the text, or as much of its end as fits."""
+        """Shows the text, without its line breaks, or as much of its end as fits."""
         if self.stream.isatty():
+            text = " ".join(line.strip() for line in text.splitlines() if line.strip())
             room = max(20, shutil.get_terminal_size().columns - 1)
             self._write("\r" + (text if len(text) <= room else "…" + text[1 - room :]) + "\x1b[K")
 

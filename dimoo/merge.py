@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from dimoo.adapter import adapter_name, add_adapter, base_of
 from dimoo.checkpoint import find, read_config
+from dimoo.cli import check_writable
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.hub import FILES
@@ -42,6 +43,7 @@ def merge(adapter: Path, folder: Path, shard: str = "5GB") -> None:
         raise DimooError(f"{shard} is not a size: write a number and KB, MB or GB, such as 5GB.")
     if folder.exists():
         raise DimooError(f"{folder} exists already: name a new folder.")
+    check_writable(folder.parent)
     source = find(base)
     config = read_config(source)
     model = add_adapter(read_model(source, config, torch.device("cpu"), config.dtype or torch.bfloat16), adapter)

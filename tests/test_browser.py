@@ -694,6 +694,18 @@ def test_examples_run_at_a_click(visit):
     assert page.get_attribute("#inpaint-stage .stage", "data-phase") == "idle"
 
 
+def test_the_mask_of_an_example_is_not_that_of_the_next_picture(visit, photo):
+    page = visit()
+    open_tab(page, "inpaint")
+    page.click("#inpaint-examples button >> nth=0")
+    wait_for(page, "done", "inpaint")
+    page.click("#inpaint-tab .mask-settings .label-wrap")
+    page.wait_for_selector("#inpaint-mask img")
+    page.click("#inpaint-image button >> nth=0")  # takes the picture away
+    upload(page, "inpaint-image", photo)
+    page.wait_for_selector("#inpaint-mask img", state="detached")
+
+
 @pytest.mark.parametrize("task", ["edit", "inpaint", "extrapolate"])
 def test_what_is_no_picture_is_said(visit, tmp_path, photo, task):
     page = visit()

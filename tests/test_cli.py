@@ -304,6 +304,8 @@ def test_a_long_line_shows_its_end(monkeypatch):
     line.show("word " * 20 + "end")
     shown = line.stream.getvalue().strip("\r").removesuffix("\x1b[K")
     assert len(shown) == 29 and shown.startswith("…") and shown.endswith("word end")
+    line.show("first\n\nsecond")  # of an answer of several lines; only the last could be drawn over
+    assert line.stream.getvalue().endswith("\rfirst second\x1b[K")
 
 
 def test_the_bar_is_drawn_over_on_a_terminal_only():

@@ -40,9 +40,11 @@ def main(options: argparse.Namespace) -> int:
         check_file(options.json)
     if options.ceiling and options.task not in (*CEILINGS, "all"):
         raise DimooError(f"--ceiling is for tasks with one right picture: {', '.join(CEILINGS)}.")
-    from dimoo.evals import ceiling, tokenizer
+    from dimoo.evals import ceiling, generate, tokenizer
     from dimoo.metadata import save_json
 
+    if options.task in ("generate", "all") and not options.ceiling:
+        generate.check(options.count)
     pipeline = loaded(options)
     settings = {name: getattr(options, name) for name in SETTINGS}
     tasks = (options.task,)

@@ -47,9 +47,14 @@ def drawn(prompt: Prompt, rgb: np.ndarray) -> Marks:
     return Marks(float(fulfilled(prompt, read(rgb))))
 
 
-def cases(count: int) -> Iterator[Case]:
-    """`count` held-out prompts, one picture each at the default size. Raises DimooError if there are not so many."""
+def check(count: int) -> None:
+    """Raises DimooError if there are not so many prompts."""
     if count > BENCHMARK:
         raise DimooError(f"The benchmark has {BENCHMARK} prompts: ask for 1 to {BENCHMARK}.")
+
+
+def cases(count: int) -> Iterator[Case]:
+    """`count` held-out prompts, one picture each at the default size. Raises DimooError if there are not so many."""
+    check(count)
     for i, prompt in enumerate(benchmark_prompts(count)):
         yield Case(prompt.category, Generate(prompt.text, seed=i), partial(drawn, prompt))

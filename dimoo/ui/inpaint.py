@@ -40,6 +40,8 @@ on('click', '#inpaint-tab .mask-settings .reset-button', forget);
 on('click', '#inpaint-show', () => { asked = changes; });
 watch('value', () => { if (props.value.includes('<figure') && asked !== changes) props.value = ''; });  // it came too late
 """
+NO_MASK = {"mask": None, "invert": False, "grow": 0}
+"""Controls of the mask for a new picture: that of an earlier one, or of an example, lies out of sight."""
 PREVIEW_SIDE = 512  # pixels of the longer side of the preview of cells, at least
 SHADE, EDGE = (200, 70, 29), (255, 236, 224)
 
@@ -85,7 +87,11 @@ def build(shop: Shop) -> Easel:
     easel.derive, easel.derived = derive, [editor, cells]
     easel.listen([easel.start.click, controls["prompt"].submit], request_of)
     easel.serve()
-    controls["image"].input(lambda path: canvas_for(path, defaults), controls["image"], easel.derived, **LATEST)
+
+    def lay_out(path: str | None) -> tuple:
+        return (*canvas_for(path, defaults), *NO_MASK.values())
+
+    controls["image"].input(lay_out, controls["image"], [*easel.derived, *(controls[name] for name in NO_MASK)], **LATEST)
     controls["mask"].change(None, None, cells, js="() => ''", **PRIVATE)
     show.click(preview, [controls[name] for name in ("image", "strokes", *MASKING)], cells, **LATEST)
     return easel

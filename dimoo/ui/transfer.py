@@ -15,6 +15,7 @@ from dimoo.tasks import REQUESTS, checked
 from dimoo.ui.easel import Easel
 from dimoo.ui.files import Picture
 from dimoo.ui.gallery import listed
+from dimoo.ui.inpaint import NO_MASK
 from dimoo.ui.workbench import PRIVATE, QUICK, Workbench
 
 Update = dict[Any, Any]
@@ -109,7 +110,7 @@ def sent(picture: Picture, task: str) -> dict[str, Any]:
     if task == "extrapolate":
         return {"image": path, "prompt": words}
     if task == "inpaint":
-        return {"image": path, "prompt": words, "mask": None, "invert": False, "grow": 0}
+        return {"image": path, "prompt": words} | NO_MASK
     return {"image": path}
 
 
