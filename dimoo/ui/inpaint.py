@@ -88,10 +88,13 @@ def build(shop: Shop) -> Easel:
     easel.listen([easel.start.click, controls["prompt"].submit], request_of)
     easel.serve()
 
-    def lay_out(path: str | None) -> tuple:
-        return (*canvas_for(path, defaults), *NO_MASK.values())
+    def lay_out(path: str | None, mask: str | None) -> tuple:
+        canvas, why = canvas_for(path, defaults)
+        kept = {"mask": gr.skip()} if mask is None or why else {}  # one that changes wipes away what is said
+        return (canvas, why, *(NO_MASK | kept).values())
 
-    controls["image"].input(lay_out, controls["image"], [*easel.derived, *(controls[name] for name in NO_MASK)], **LATEST)
+    given = [controls[name] for name in ("image", "mask")]
+    controls["image"].input(lay_out, given, [*easel.derived, *(controls[name] for name in NO_MASK)], **LATEST)
     controls["mask"].change(None, None, cells, js="() => ''", **PRIVATE)
     show.click(preview, [controls[name] for name in ("image", "strokes", *MASKING)], cells, **LATEST)
     return easel
