@@ -38,6 +38,7 @@ from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.world.language import benchmark_prompts, captioned_scene, questions
 from dimoo.world.parts import LABELS, parts
+from dimoo.world.scene import HELD_OUT, is_held_out
 
 CODES = 64
 
@@ -250,6 +251,17 @@ def test_every_kind_of_lesson_has_its_words(vocab, teacher):
             systems[lesson.kind.partition(" ")[0]] = system
     assert len(systems) == 11 and len(set(systems.values())) >= 5
     assert systems["view"] == layout.VIEW and systems["predict"] == layout.PREDICT
+
+
+def test_what_is_held_out_is_never_taught():
+    families = [Family(seed, 3) for seed in range(150)] + [Family(seed, crowded=True) for seed in range(50)]
+    taught = {shot.scene for family in families for shot in family.shots}
+    assert not any(map(is_held_out, taught)) and len({shot.scene.view for f in families for shot in f.shots}) == 4
+    tried = [captioned_scene(np.random.default_rng(seed))[0] for seed in range(3000)]
+    assert sum(map(is_held_out, tried)) / 3000 == pytest.approx(1 / HELD_OUT, abs=0.015)
+    for scene in tried[:200]:  # whoever names its things in another order, or walks around it
+        again = scene.with_(things=scene.things[::-1], view="back")
+        assert is_held_out(scene) == is_held_out(again)
 
 
 def test_pictures_are_encoded_once(vq, tmp_path, monkeypatch):

@@ -12,13 +12,13 @@ from PIL import Image
 from dimoo.frames import Answer
 from dimoo.tasks import Draw, Request
 from dimoo.world.language import captioned_scene
-from dimoo.world.scene import Scene
+from dimoo.world.scene import Scene, is_held_out
 
 if TYPE_CHECKING:
     from dimoo.pipeline import Pipeline
 
 FIRST_SEED = 50_000_000
-"""Seeds of held-out scenes begin with this; training counts from 0, benchmark and tokenizer have 20 and 30 million."""
+"""Seeds of evaluation begin with this; training counts from 0, benchmark and tokenizer have 20 and 30 million."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def held_out(task: str) -> Iterator[np.random.Generator]:
 def next_scene(
     rngs: Iterator[np.random.Generator], wanted: Callable[[Scene], bool] = lambda scene: True
 ) -> tuple[np.random.Generator, Scene]:
-    """The next scene of the kind that is wanted, and the generator that drew it."""
+    """The next held-out scene of the kind that is wanted, and the generator that drew it."""
     drawn = ((rng, captioned_scene(rng)[0]) for rng in rngs)
-    return next(pair for pair in drawn if wanted(pair[1]))
+    return next(pair for pair in drawn if is_held_out(pair[1]) and wanted(pair[1]))
 
 
 def result_of(pipeline: Pipeline, request: Request) -> Image.Image | str:

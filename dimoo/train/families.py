@@ -8,7 +8,7 @@ import copy
 import hashlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
@@ -23,7 +23,7 @@ from dimoo.vq import VQModel
 from dimoo.world.language import captioned_scene
 from dimoo.world.lessons import LESSONS, Lesson, Shot
 from dimoo.world.render import render
-from dimoo.world.scene import random_scene
+from dimoo.world.scene import Scene, is_held_out, random_scene
 
 SIZES = {(16, 16): 0.45, (10, 16): 0.35, (12, 20): 0.05, (20, 12): 0.05, (14, 18): 0.05, (18, 14): 0.05}
 """Rows and columns of the pictures, with their shares. Things fill more of the low ones, which makes those cheap lessons."""
@@ -54,25 +54,33 @@ class Family:
     @cached_property
     def base(self) -> Shot:
         if self.crowded:
-            return Shot(random_scene(np.random.default_rng((self.seed, 3)), CROWDED[1], 3 + self.seed % 2), *CROWDED)
+            rng = np.random.default_rng((self.seed, 3))
+            return Shot(_free(lambda: random_scene(rng, CROWDED[1], 3 + self.seed % 2)), *CROWDED)
         rng = np.random.default_rng((self.seed, 1))
         rows, columns = list(SIZES)[int(rng.choice(len(SIZES), p=list(SIZES.values())))]
         if self.lessons_wanted and rng.random() < USUALLY:
             rows, columns = TAUGHT
-        return Shot(captioned_scene(np.random.default_rng(self.seed), columns)[0], rows, columns)
+        scenes = np.random.default_rng(self.seed)
+        return Shot(_free(lambda: captioned_scene(scenes, columns)[0]), rows, columns)
 
     @cached_property
     def lessons(self) -> tuple[Lesson, ...]:
         rng = np.random.default_rng((self.seed, 2))
         weights = np.array([OFTEN.get(kind, 1.0) for kind in LESSONS])
         kinds = rng.choice(list(LESSONS), len(LESSONS), replace=False, p=weights / weights.sum()).tolist()
-        found = filter(None, (LESSONS[kind](rng, self.base) for kind in kinds))
-        return tuple(islice(found, self.lessons_wanted))
+        found = (lesson for kind in kinds if (lesson := LESSONS[kind](rng, self.base)))
+        free = (lesson for lesson in found if not any(is_held_out(shot.scene) for shot in lesson.shots))
+        return tuple(islice(free, self.lessons_wanted))
 
     @property
     def shots(self) -> list[Shot]:
         """Every picture of the family, the base first."""
-        return list(dict.fromkeys([self.base, *(s for lesson in self.lessons for s in (*lesson.inputs, lesson.target))]))
+        return list(dict.fromkeys([self.base, *(s for lesson in self.lessons for s in lesson.shots)]))
+
+
+def _free(draw: Callable[[], Scene]) -> Scene:
+    """The first scene drawn that is not held out."""
+    return next(scene for scene in iter(draw, None) if not is_held_out(scene))
 
 
 def _draw(shots: list[Shot]) -> list[np.ndarray]:

@@ -47,6 +47,10 @@ class Lesson:
     inputs: tuple[Shot, ...]
     target: Shot
 
+    @property
+    def shots(self) -> tuple[Shot, ...]:
+        return *self.inputs, self.target
+
 
 def reference(thing: Thing, things: tuple[Thing, ...]) -> str | None:
     """The shortest words that mean this thing and no other, as in "red ball"; None if there are none."""
