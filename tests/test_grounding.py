@@ -9,13 +9,26 @@ from conftest import tiny_config
 
 from dimoo.model import DiMOO, rotary_tables
 from dimoo.packed import Packed
-from dimoo.train.grounding import CELLS, ZONES, Pointers, depths, grounds, meanings, phrases, pointing_loss, zones
+from dimoo.train.grounding import (
+    CELLS,
+    COPYING,
+    LETTER,
+    ZONES,
+    Pointers,
+    copying_loss,
+    depths,
+    grounds,
+    meanings,
+    phrases,
+    pointing_loss,
+    zones,
+)
 from dimoo.train.losses import WEIGHTS, Losses, Reader, sameness
 from dimoo.train.words import TEXT_IDS
 from dimoo.vocab import Vocabulary
 from dimoo.world.lessons import Shot
 from dimoo.world.parts import LABELS
-from dimoo.world.scene import COLORS, KINDS
+from dimoo.world.scene import COLORS, KINDS, LETTERS
 
 CODES = 64
 
@@ -102,6 +115,49 @@ def test_masked_cells_point_at_the_words_for_what_the_given_picture_shows_there(
     shown = {3: [noun], 4: [4], 5: [5], 7: [7]}
     assert seen(3) == shown | {6: [noun], 8: [8]}  # the first is to become empty ground, which no word names
     assert seen(2) == shown  # pictures of different sizes
+
+
+def test_masked_cells_look_at_the_same_cell_of_the_given_picture(vocab, meaning):
+    ids = torch.tensor([*vocab.encode("remove the ball"), *[TEXT_IDS] * 3, vocab.ids.mask, TEXT_IDS, vocab.ids.mask])
+    labels, where = torch.zeros(6, len(LABELS), dtype=torch.long), torch.zeros(6, 2 * ZONES)
+    for drawn, looks in ((3, {6: 3, 8: 5}), (2, {})):  # none where the pictures are of different sizes
+        given = grounds(ids, torch.arange(3, 9), labels, where, vocab.ids.mask, meaning, torch.Generator(), drawn).given
+        assert {row: at.nonzero().item() for row, at in zip(given.rows.tolist(), given.allowed, strict=True)} == looks
+
+
+def test_masked_cells_look_for_the_same_part_of_the_same_thing_in_given_pictures(vocab, meaning):
+    nothing, ball, cube = torch.zeros(len(LABELS), dtype=torch.long), label("ball", "red"), label("cube", "blue")
+    higher = ball.clone()
+    higher[-1] = 2
+    given, drawn = [ball, cube, higher, nothing], [higher, nothing, ball, cube]
+    ids = torch.tensor([*[TEXT_IDS] * 4, *[vocab.ids.mask] * 3, TEXT_IDS])
+    matched = grounds(ids, torch.arange(8), torch.stack([*given, *drawn]), torch.zeros(8, 2 * ZONES), vocab.ids.mask, meaning,
+                      torch.Generator(), 4).matched  # fmt: skip
+    assert {row: at.nonzero().item() for row, at in zip(matched.rows.tolist(), matched.allowed, strict=True)} == {4: 2, 6: 0}
+
+
+def test_masked_cells_of_a_cube_look_at_its_letter(vocab, meaning):
+    cube = label("cube", "blue")
+    cube[LETTER] = 1 + ("", *LETTERS).index("A")
+    texts = {"a blue cube with the letter a and a cube": 6, "make the letter on the cube a": 6, "a cube with the letter x": None}
+    for text, place in texts.items():
+        ids = torch.tensor([*vocab.encode(text), *[vocab.ids.mask] * 3])
+        cells, labels = torch.arange(len(ids) - 3, len(ids)), torch.stack([cube, label("ball", "red"), cube])
+        lettered = grounds(ids, cells, labels, torch.zeros(3, 2 * ZONES), vocab.ids.mask, meaning, torch.Generator(), 3).lettered
+        looks = {row: at.nonzero().item() for row, at in zip(lettered.rows.tolist(), lettered.allowed, strict=True)}
+        assert looks == ({} if place is None else {cells[0].item(): place, cells[2].item(): place})
+
+
+def test_copying_is_taught_to_its_heads_alone(config):
+    torch.manual_seed(0)
+    model = DiMOO(config)
+    given = [Pointers(torch.tensor([4, 5]), torch.eye(6, dtype=torch.bool)[[0, 1]])]
+    loss = copying_loss(model, torch.randn(6, config.d_model), given)
+    loss.backward()
+    gradients = model.model["transformer"]["blocks"][1].q_proj.weight.grad.view(config.n_heads, -1).abs().sum(1)
+    taught = [head % config.n_heads for head in COPYING]
+    assert all((gradient > 0) == (head in taught) for head, gradient in enumerate(gradients))
+    assert copying_loss(model, torch.randn(6, config.d_model), [Pointers(given[0].rows[:0], given[0].allowed[:0])]) is None
 
 
 def test_no_more_cells_are_asked_than_wanted(vocab, meaning):
@@ -211,7 +267,7 @@ def test_a_reader_learns_where_things_stand(config):
 
 def test_losses_that_are_missing_count_nothing():
     one, none = torch.tensor(1.0), None
-    losses = Losses(one, none, one, one, none, none, one, none, none, one, 2 * one)
+    losses = Losses(one, none, one, one, none, none, none, none, one, none, none, none, one, 2 * one)
     there = WEIGHTS["answer"] + WEIGHTS["read"] + WEIGHTS["named"] + WEIGHTS["located"] + 2 * WEIGHTS["common"]
     assert losses.total.item() == pytest.approx(there)
     assert losses.numbers() == {"answer": 1, "things": 1, "read": 1, "named": 1, "located": 1, "common": 2}

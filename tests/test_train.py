@@ -24,7 +24,7 @@ from dimoo.train import tokenizer
 from dimoo.train.data import LONG, SHORT, Example, Teacher
 from dimoo.train.decoder import train_decoder, with_errors
 from dimoo.train.families import CROWDED, SIZES, TAUGHT, Family, encode_families, fingerprint, name_of, narrowed
-from dimoo.train.grounding import ZONES, meanings
+from dimoo.train.grounding import COPYING, ZONES, meanings
 from dimoo.train.initial import GIVEN, NEIGHBOURS, new_model
 from dimoo.train.losses import Reader, losses_of
 from dimoo.train.masks import BLANK, HIDDEN, MASKED_WORDS, hide_things, mask_cells
@@ -507,8 +507,8 @@ def test_given_pictures_lie_where_heads_look(vocab):
 @pytest.mark.parametrize(
     ("tokens", "here", "looks"),
     [
-        (200, slice(40, 160), [list(enumerate(offsets)) for offsets in NEIGHBOURS]),
-        (400, slice(300, 380), [[], [(SIZE["n_heads"] - 2, GIVEN), (SIZE["n_heads"] - 1, GIVEN)]]),
+        (200, slice(40, 160), [list(enumerate(offsets, first)) for first, offsets in enumerate(NEIGHBOURS)]),
+        (400, slice(300, 380), [[], [(head % SIZE["n_heads"], GIVEN) for head in COPYING]]),
     ],
 )
 def test_new_heads_look_at_neighbours_and_at_given_pictures(tokens, here, looks):

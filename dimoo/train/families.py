@@ -29,7 +29,7 @@ SIZES = {(16, 16): 0.45, (10, 16): 0.35, (12, 20): 0.05, (20, 12): 0.05, (14, 18
 """Rows and columns of the pictures, with their shares. Things fill more of the low ones, which makes those cheap lessons."""
 TAUGHT, USUALLY = (16, 16), 0.95
 """Rows and columns of most lessons, and their share: a cell is always equally far from the same one of the new picture."""
-OFTEN = {"add": 2, "remove": 0.6, "replace": 1.5, "recolor": 0.6, "background": 0.5, "text": 1.4, "subject": 2, "view": 4}
+OFTEN = {"add": 2, "remove": 0.6, "replace": 2, "recolor": 0.8, "background": 0.5, "text": 2, "subject": 2, "view": 4}
 """How much more often lessons of some kinds are given than of the others: by what they take to learn."""
 CROWDED = (10, 16)
 """Rows and columns of crowded pictures: many things on little ground, the cheapest way to learn what things look like."""

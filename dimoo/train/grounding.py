@@ -1,9 +1,13 @@
 """Grounding: heads of two blocks learn which cells of a picture show what a word names, and which word names what a cell shows.
+Others learn to look at what a given picture shows in the same place, or of the same thing.
 
 To draw two things, or to say the colour of one, words and cells have to be matched. That takes a head whose queries and keys
 agree on what a thing is, and until it is found neither side is worth anything to the other: masked prediction alone did not
 find it in a hundred million tokens. The renderer knows the answer, so attention itself is taught, and what to do with what
 it brings is left to masked prediction.
+
+What is to stay as it is has to be copied, code by code. Left to itself one head came to do so, with a third of its attention, and
+the codes of things that should have stayed were expected with a probability of .64.
 """
 from __future__ import annotations
 
@@ -18,10 +22,14 @@ from dimoo.model import DiMOO, rotary_tables, rotate
 from dimoo.vocab import Vocabulary
 from dimoo.world.language import MATERIAL_WORDS, NAMES, SIZE_WORDS, plural
 from dimoo.world.lessons import Shot
-from dimoo.world.scene import COLORS, KINDS, MATERIALS, SIZES
+from dimoo.world.scene import COLORS, KINDS, LETTERS, MATERIALS, SIZES
 
-KIND, COLOR, MATERIAL, SIZE = range(4)
+KIND, COLOR, MATERIAL, SIZE, _, LETTER = range(6)
 """Places of these labels among `world.parts.LABELS`."""
+
+COPYING = (0, -1)
+"""Heads of the second block by which a cell that is drawn sees the same cell of a given picture. Later blocks would find it mixed
+with its surroundings."""
 
 ZONES = 8
 """Columns, and rows, that a picture is divided into to say where things stand."""
@@ -40,14 +48,25 @@ def zones(shots: Sequence[Shot]) -> Tensor:
 
 def depths(layers: int) -> tuple[int, int]:
     """The block whose first head finds a word's cells, and whose second the noun for what is to be seen in a cell's place, and
-    the later one whose second and third find noun and colour of what belongs in a masked cell.
+    the later one whose first three find letter, noun and colour of what belongs in a masked cell, and whose fourth finds that in
+    a given picture.
     """
     first = layers // 2
     return first, min(first + 2, layers - 1)
 
 
-def meanings(vocab: Vocabulary) -> dict[int, tuple[int, int]]:
-    """Id of a word -> which label it speaks of, and the label's value."""
+@dataclass(frozen=True)
+class Meanings:
+    """What words speak of. labels: id of a word -> which label, and the label's value; signs: id of a letter -> its value of the
+    label LETTER; letter: id of the word "letter".
+    """
+
+    labels: Mapping[int, tuple[int, int]]
+    signs: Mapping[int, int]
+    letter: int
+
+
+def meanings(vocab: Vocabulary) -> Meanings:
     words = [(word, KIND, i) for i, kind in enumerate(KINDS) for name in NAMES[kind] for word in (name, plural(name))]
     words += [(color, COLOR, i) for i, color in enumerate(COLORS)]
     words += [(word, MATERIAL, i) for i, material in enumerate(MATERIALS) for word in MATERIAL_WORDS[material]]
@@ -57,14 +76,15 @@ def meanings(vocab: Vocabulary) -> dict[int, tuple[int, int]]:
         ids = vocab.encode(word)
         if len(ids) == 1:
             found[ids[0]] = label, value + 1
-    return found
+    signs = {vocab.encode(sign.lower())[0]: value for value, sign in enumerate(LETTERS, 2)}  # 1 is a thing without one
+    return Meanings(found, signs, vocab.encode("letter")[0])
 
 
-def phrases(ids: list[int], meaning: Mapping[int, tuple[int, int]]) -> list[tuple[dict[int, int], dict[int, int]]]:
+def phrases(ids: list[int], meaning: Meanings) -> list[tuple[dict[int, int], dict[int, int]]]:
     """({COLOR: place of the colour, KIND: of the noun}, labels it demands) of every phrase that names things, as "a red ball"."""
     found, places, demands = [], {}, {}
     for i, word in enumerate([*ids, -1]):
-        label, value = meaning.get(word, (None, 0))
+        label, value = meaning.labels.get(word, (None, 0))
         if label is not None:
             demands[label] = value
             if label in (KIND, COLOR):
@@ -74,6 +94,14 @@ def phrases(ids: list[int], meaning: Mapping[int, tuple[int, int]]) -> list[tupl
                 found.append((places, demands))
             places, demands = {}, {}
     return found
+
+
+def spelled(ids: list[int], meaning: Meanings) -> list[tuple[int, int]]:
+    """(place, value of LETTER) of every letter that is spoken of: the next after each "letter", as in "the letter on it to x"."""
+    starts = [i for i, word in enumerate(ids) if word == meaning.letter]
+    signs = [i for i, word in enumerate(ids) if word in meaning.signs]
+    places = [next((i for i in signs if i > start), None) for start in starts]
+    return [(i, meaning.signs[ids[i]]) for i in places if i is not None]
 
 
 @dataclass(frozen=True)
@@ -101,18 +129,23 @@ class Grounds:
     found: words look at the cells that show their things, or at themselves if none is to be seen. seen: cells to be seen look at
     the nouns that name what they show, or at themselves, and masked ones at the nouns for what the given picture shows there, so
     that they know what is to become of it.
-    named, colored: masked cells look at the nouns that name what belongs in them, and at their colours. placed: where the things
-    of every word stand, masked or not, as "left of" can say that too.
+    given: masked cells look at the same cell of the given picture, if there is one of the same shape: what is to stay is copied.
+    matched: masked cells look at those of given pictures that show the same part of a thing that looks the same.
+    named, colored, lettered: masked cells look at the noun that names what belongs in them, at its colour, and at its letter.
+    placed: where the things of every word stand, masked or not, as "left of" can say that too.
     """
 
     found: Pointers
     seen: Pointers
+    given: Pointers
+    matched: Pointers
     named: Pointers
     colored: Pointers
+    lettered: Pointers
     placed: Spots
 
 
-def grounds(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: int, meaning: Mapping[int, tuple[int, int]],
+def grounds(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: int, meaning: Meanings,
             generator: torch.Generator, drawn: int = 0) -> Grounds:
     """ids (L,); cells (m,): places of the cells of all its pictures; labels (m, len(LABELS)): what they show;
     zones (m, 2 * ZONES): where, see `zones`. drawn: how many cells the picture to be drawn has, which is the last.
@@ -141,17 +174,30 @@ def grounds(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: int
         return chosen[torch.randperm(len(chosen), generator=generator)[:count]]
 
     twins = torch.arange(len(cells))  # whose things are looked for
-    if len(cells) == 2 * drawn:
+    paired = len(cells) == 2 * drawn
+    if paired:
         twins[hidden] -= drawn
+    copied = some(hidden & paired, CELLS)
+    matched = some(hidden & (labels[:, KIND] > 0), CELLS)
+    alike = torch.zeros(len(matched), length, dtype=torch.bool)
+    if drawn:
+        alike[:, cells[:-drawn]] = (labels[matched, None] == labels[:-drawn]).all(2)
+    matched, alike = matched[alike.any(1)], alike[alike.any(1)]
     something, known = labels[twins, KIND] > 0, (twins >= 0) & ~hidden[twins]
     shown = torch.cat([some(known & something, CELLS), some(known & ~something, CELLS // 8)])
     names = naming[KIND][twins[shown]]
     unnamed = ~names.any(1)
     names[unnamed, cells[shown[unnamed]]] = True
     masked = {label: some(hidden & named.any(1), CELLS) for label, named in naming.items()}
+    spelling = torch.zeros(len(cells), length, dtype=torch.bool)
+    for place, value in spelled(ids.tolist(), meaning):
+        spelling[labels[:, LETTER] == value, place] = True
+    written = some(hidden & spelling.any(1), CELLS)
     nouns, colors = (Pointers(cells[masked[label]], naming[label][masked[label]]) for label in (KIND, COLOR))
     shares = torch.stack(shares) if shares else torch.zeros(0, 2 * ZONES)
-    return Grounds(Pointers(torch.tensor(words, dtype=torch.long), allowed), Pointers(cells[shown], names), nouns, colors,
+    given = Pointers(cells[copied], F.one_hot(cells[twins[copied]], length).bool())
+    return Grounds(Pointers(torch.tensor(words, dtype=torch.long), allowed), Pointers(cells[shown], names), given,
+                   Pointers(cells[matched], alike), nouns, colors, Pointers(cells[written], spelling[written]),
                    Spots(torch.tensor(spots, dtype=torch.long), shares))
 
 
@@ -175,3 +221,9 @@ def pointing_loss(model: DiMOO, depth: int, head: int, state: Tensor, pointers: 
             right = scores.masked_fill(~pointer.allowed, -torch.inf)
             losses.append(scores.logsumexp(1) - right.logsumexp(1))
     return torch.cat(losses).mean() if losses else None
+
+
+def copying_loss(model: DiMOO, state: Tensor, given: Sequence[Pointers]) -> Tensor | None:
+    """`pointing_loss` of the heads that look at the given picture, their mean. state: as the second block gets it."""
+    losses = [pointing_loss(model, 1, range(model.config.n_heads)[head], state, given) for head in COPYING]
+    return None if losses[0] is None else sum(losses) / len(losses)

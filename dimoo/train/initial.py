@@ -11,17 +11,19 @@ from dimoo.config import LLaDAConfig
 from dimoo.errors import DimooError
 from dimoo.model import Block, DiMOO
 from dimoo.train.families import TAUGHT
+from dimoo.train.grounding import COPYING
 from dimoo.weights import read_model
 
 _ROW = 17
 NEIGHBOURS = (-1, 1, -_ROW, _ROW), (1 - _ROW, _ROW - 1, -1 - _ROW, 1 + _ROW)
 """Which tokens the first heads of every other layer look at to begin with: the cells around, in pictures 16 cells wide."""
+
 GIVEN = -(TAUGHT[0] * (TAUGHT[1] + 1) + 4)
-"""What the last two heads of the second layer look at: the same cell of a given picture, whose end, `</user>`, `<answer>` and the
-new picture's head lie between. Later layers would find it mixed with its surroundings."""
+"""Where COPYING heads look: the same cell of a given picture, whose end, `</user>`, `<answer>` and a new head lie between."""
 
 CONSTANT = 0.3
 """Channel 0 of every embedding, in parts of the norm of its other channels: what heads read that go by place alone."""
+
 
 def look_at(block: Block, head: int, offset: int, theta: float, sharpness: float = 7.0) -> None:
     """Initialise a head of a block to attend to the token `offset` places further on, whatever the tokens are.
@@ -57,12 +59,14 @@ def new_model(config: LLaDAConfig, codebook: Tensor, seed: int) -> DiMOO:
             weight[config.image_offset :] = 0.05 * (features @ projection) + 0.005 * torch.randn(len(features), weight.shape[1])
         embedding = body["wte"].weight
         embedding[:, 0] = CONSTANT * embedding[:, 1:].norm(dim=1)
+        copying = [head % config.n_heads for head in COPYING] if config.n_layers > 1 and config.n_heads > 5 else []
         for i, block in enumerate(body["blocks"]):
-            for head, offset in enumerate(NEIGHBOURS[i % len(NEIGHBOURS)][: config.n_heads - 1]):
+            taken = {config.n_heads - 1, *(copying if i == 1 else ())}
+            free = [head for head in range(config.n_heads) if head not in taken]
+            for head, offset in zip(free, NEIGHBOURS[i % len(NEIGHBOURS)], strict=False):
                 look_at(block, head, offset, config.rope_theta)
-        if config.n_layers > 1 and config.n_heads > 5:
-            for head in (config.n_heads - 2, config.n_heads - 1):
-                look_at(body["blocks"][1], head, GIVEN, config.rope_theta, sharpness=8.0)
+        for head in copying:
+            look_at(body["blocks"][1], head, GIVEN, config.rope_theta, sharpness=8.0)
     return model
 
 

@@ -5,7 +5,6 @@ say, what each cell shows, and the helpers ask for that. None of them leaves a t
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import torch
@@ -16,7 +15,7 @@ from dimoo.config import LLaDAConfig
 from dimoo.model import DiMOO
 from dimoo.packed import Packed
 from dimoo.train.data import Example
-from dimoo.train.grounding import ZONES, Grounds, depths, grounds, pointing_loss
+from dimoo.train.grounding import ZONES, Grounds, Meanings, copying_loss, depths, grounds, pointing_loss
 from dimoo.vocab import Vocabulary
 from dimoo.world.parts import LABELS
 
@@ -86,8 +85,11 @@ class Losses:
     read: Tensor
     found: Tensor | None
     seen: Tensor | None
+    given: Tensor | None
+    matched: Tensor | None
     named: Tensor | None
     colored: Tensor | None
+    lettered: Tensor | None
     placed: Tensor | None
     located: Tensor
     common: Tensor
@@ -102,7 +104,7 @@ class Losses:
 
 
 WEIGHTS = {"answer": 1.0, "rest": 0.25, "read": 0.5, "common": 0.1}
-WEIGHTS |= dict.fromkeys(("found", "seen", "named", "colored", "placed", "located"), 0.25)
+WEIGHTS |= dict.fromkeys(("found", "seen", "given", "matched", "named", "colored", "lettered", "placed", "located"), 0.25)
 
 
 def _mean(losses: Tensor, which: list[Tensor]) -> Tensor | None:
@@ -110,7 +112,7 @@ def _mean(losses: Tensor, which: list[Tensor]) -> Tensor | None:
     return chosen.mean() if len(chosen) else None
 
 
-def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[int, tuple[int, int]], examples: list[Example],
+def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings, examples: list[Example],
               masked: list[Tensor], generator: torch.Generator) -> Losses:
     """Losses of equally long examples. masked: (n,) bool of each; meaning: of words, see `grounding.meanings`."""
     sequences, rows, targets, pictures, length = [], [], [], [], len(examples[0].ids)
@@ -132,6 +134,8 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
     first, second = depths(model.config.n_layers)
     for depth, state in enumerate(model.states(Packed.of(sequences)), 1):
         same.append(sameness(state, cells))
+        if depth == 1:
+            given = copying_loss(model, state, [ground.given for ground in taught])
         if depth == first:
             found = pointing_loss(model, first, 0, state, [ground.found for ground in taught])
             seen = pointing_loss(model, first, 1, state, [ground.seen for ground in taught])
@@ -140,6 +144,8 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
             placed = reader.place(state[naming], torch.cat([ground.placed.shares for ground in taught]))
             named = pointing_loss(model, second, 1, state, [ground.named for ground in taught])
             colored = pointing_loss(model, second, 2, state, [ground.colored for ground in taught])
+            lettered = pointing_loss(model, second, 0, state, [ground.lettered for ground in taught])
+            matched = pointing_loss(model, second, 3, state, [ground.matched for ground in taught])
         if depth == reader.depth:
             read = reader(state[cells], torch.cat([example.labels for example in examples]))
     body = model.model["transformer"]
@@ -148,4 +154,4 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Mapping[
     asked = [torch.arange(len(mask))[mask] < example.answer for example, mask in zip(examples, masked, strict=True)]
     some = [example.things[mask] for example, mask in zip(examples, masked, strict=True)]
     return Losses(_mean(losses, asked), _mean(losses, [~part for part in asked]), _mean(losses.detach(), some),
-                  read, found, seen, named, colored, placed, located, sum(same) / len(same))
+                  read, found, seen, given, matched, named, colored, lettered, placed, located, sum(same) / len(same))
