@@ -18,10 +18,11 @@ from dimoo.config import LLaDAConfig
 from dimoo.errors import DimooError
 from dimoo.model import rotary_tables, rotate
 from dimoo.preview import fit
+from dimoo.train import data
 from dimoo.train import families as families_module
 from dimoo.train import run as run_module
 from dimoo.train import tokenizer
-from dimoo.train.data import LONG, SHORT, Example, Teacher
+from dimoo.train.data import LONG, SHORT, Example, Teacher, grained
 from dimoo.train.decoder import train_decoder, with_errors
 from dimoo.train.families import CROWDED, SIZES, TAUGHT, Family, encode_families, fingerprint, name_of, narrowed
 from dimoo.train.grounding import COPYING, ZONES, meanings
@@ -482,8 +483,9 @@ def test_only_masked_cells_count(config, vocab, teacher):
     assert losses.rest is None
 
 
-def test_labels_belong_to_the_cells_of_all_pictures(vocab, families):
+def test_labels_belong_to_the_cells_of_all_pictures(vocab, families, monkeypatch):
     """In the order of the sequence: pictures whose codes are their labels."""
+    monkeypatch.setattr(data, "GRAINED", 0)
     codes = {name_of(s): parts(s.scene, s.rows, s.columns)[0][..., 0] for f in families for s in f.shots}
     given = set()
     for kind in ("crowd", "generate", "lesson", "chat"):
@@ -494,6 +496,40 @@ def test_labels_belong_to_the_cells_of_all_pictures(vocab, families):
             assert torch.equal(example.labels[:, 0], shown) and example.labels.shape[1] == len(LABELS)
             given.add((kind, len(shown) > example.answer))
     assert given == {("crowd", False), ("generate", False), ("lesson", True), ("lesson", False), ("chat", True)}
+
+
+def test_grain_is_a_little_on_things_and_anything_elsewhere():
+    rng, codebook = np.random.default_rng(0), grid_codebook(3)
+    grid, where, shows = torch.randint(0, CODES, (16, 16)), torch.rand(16, 16) < 0.8, torch.rand(16, 16) < 0.5
+    far = []
+    for _ in range(20):
+        new = grained(grid, where, shows, CODES, rng)
+        other = new != grid
+        off = (codebook[new] - codebook[grid]).abs().sum(2)
+        assert not other[~where].any() and (off[other & shows] == 1).all() and other.float().mean() < 0.5
+        far += off[other & ~shows].tolist()
+    assert max(far) > 3 and min(far) == 1
+
+
+def test_what_an_instruction_leaves_alone_is_copied_whatever_its_codes(vocab, monkeypatch):
+    monkeypatch.setattr(data, "GRAINED", 1.0)
+    taught = ((family, lesson) for family in (Family(seed, 3) for seed in range(100)) for lesson in family.lessons)
+    family, lesson = next(pair for pair in taught if pair[1].kind == "recolor")
+    family.__dict__["lessons"] = (lesson,)
+    before, after = np.full(TAUGHT, 21), np.full(TAUGHT, 21)
+    after[:2] = 42
+    teacher = Teacher(vocab, {name_of(lesson.inputs[0]): before, name_of(lesson.target): after}, [family])
+    rng, stays, other = np.random.default_rng(0), torch.from_numpy(before == after).flatten(), []
+    for _ in range(40):
+        example = teacher.lesson(rng)
+        given, drawn = (ids - vocab.image_offset for ids in (example.ids, example.targets[: example.answer]))
+        given = given[given >= 0]
+        if not len(given):  # dropped, for guidance
+            assert torch.equal(drawn, torch.from_numpy(after).flatten())
+            continue
+        assert torch.equal(given[stays], drawn[stays]) and (given[~stays] == 21).all() and (drawn[~stays] == 42).all()
+        other.append((given[stays] != 21).float().mean())
+    assert len(other) > 30 and 0.15 < sum(other) / len(other) < 0.35
 
 
 def test_given_pictures_lie_where_heads_look(vocab):

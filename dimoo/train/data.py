@@ -4,6 +4,7 @@ Every time a family is seen it is asked about in other words.
 """
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from dimoo.train.claims import RELATED, Claims
 from dimoo.train.families import Family, name_of
 from dimoo.train.grounding import zones
 from dimoo.train.own import Own
+from dimoo.train.tokenizer import LEVELS
 from dimoo.vocab import Vocabulary
 from dimoo.world.language import DESCRIBE, benchmark_prompts, caption, description, questions
-from dimoo.world.lessons import Lesson, Shot
+from dimoo.world.lessons import INSTRUCTIONS, Lesson, Shot
 from dimoo.world.parts import parts
 
 OFTEN = {"place": 8, "counting": 2}
@@ -29,6 +31,8 @@ OFTEN = {"place": 8, "counting": 2}
 OWN = 0.7
 """Share of claims that are about own pictures, if there are any."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
+GRAINED = 0.5
+"""Share of instructions on pictures with grain, see `grained`."""
 SHORT, LONG = 8, 48  # tokens of a short and of a long answer
 
 
@@ -55,6 +59,23 @@ class Example:
     def draws(self) -> bool:
         """Whether the answer is a picture."""
         return self.owners is not None
+
+
+def grained(grid: Tensor, where: Tensor, shows: Tensor, codes: int, rng: np.random.Generator) -> Tensor:
+    """A grid of codes (rows, columns) with others in up to half of the cells `where`: one number is a level off, or, where no thing
+    shows, half of them are any codes.
+
+    What an instruction leaves alone is to be copied as it is given. Codes that hardly occur were not, since what looks like them
+    does nearly as well in this world; pictures that people bring have other codes than its own anyway.
+    """
+    shape, base = tuple(grid.shape), len(LEVELS)
+    number = base ** torch.from_numpy(rng.integers(round(math.log(codes, base)), size=shape))
+    level = grid // number % base
+    step = torch.from_numpy(rng.choice([-1, 1], size=shape))
+    step = torch.where(level == 0, 1, torch.where(level == base - 1, -1, step))
+    anything = ~shows & torch.from_numpy(rng.random(shape) < 0.5)
+    other = torch.where(anything, torch.from_numpy(rng.integers(codes, size=shape)), grid + step * number)
+    return torch.where(where & torch.from_numpy(rng.random(shape) < rng.random() / 2), other, grid)
 
 
 class Teacher:
@@ -108,18 +129,23 @@ class Teacher:
         if text in self.held_out:
             return None
         branches = layout.text_to_image(self.vocab, text, base.rows, base.columns)
-        return self._picture(branches[1] if rng.random() < UNCONDITIONAL else branches[0], (), base)
+        return self._picture(branches[1] if rng.random() < UNCONDITIONAL else branches[0], (), base, self.grid(base))
 
     def lesson(self, rng: np.random.Generator) -> Example | None:
         """The published training drops text and pictures together; each is dropped alone here, as guidance will ask."""
         family = self.taught[int(rng.integers(len(self.taught)))]
         lesson = family.lessons[int(rng.integers(len(family.lessons)))]
         system, text = self.words(rng, lesson)
-        grids = [self.grid(shot) for shot in lesson.inputs]
-        branches = layout.image_to_image(self.vocab, system, text, grids, lesson.target.rows, lesson.target.columns)
+        grids, target = [self.grid(shot) for shot in lesson.inputs], self.grid(lesson.target)
         chance = rng.random()
         dropped = 0 if chance > UNCONDITIONAL else 1 if chance > UNCONDITIONAL / 2 else 2
-        return self._picture(branches[dropped], lesson.inputs if dropped < 2 else (), lesson.target)
+        if lesson.kind in INSTRUCTIONS and dropped < 2 and rng.random() < GRAINED:
+            (given,) = grids
+            shows = self.parts(lesson.target)[1] >= 0
+            new = grained(target, given == target, shows, self.vocab.codebook_size, rng)
+            grids, target = [torch.where(given == target, new, given)], new
+        branches = layout.image_to_image(self.vocab, system, text, grids, *target.shape)
+        return self._picture(branches[dropped], lesson.inputs if dropped < 2 else (), lesson.target, target)
 
     def words(self, rng: np.random.Generator, lesson: Lesson) -> tuple[str, str]:
         """System prompt and user text of a lesson."""
@@ -170,10 +196,10 @@ class Teacher:
         things = torch.zeros(length, dtype=torch.bool)
         return Example(branch.ids, branch.cells, targets, len(ids), things, self.labels([shot]), zones([shot]))
 
-    def _picture(self, branch: layout.Branch, given: Sequence[Shot], shot: Shot) -> Example:
-        grid = self.grid(shot)
+    def _picture(self, branch: layout.Branch, given: Sequence[Shot], shot: Shot, grid: Tensor) -> Example:
+        """A picture to be drawn, grid: its codes, from other pictures or none."""
         empty = self.empty.get((shot.scene.setting, grid.shape)) if (shot.look, shot.scene.view) == ("render", "front") else None
-        things = torch.zeros_like(grid, dtype=torch.bool) if empty is None else grid != empty
+        things = torch.zeros_like(grid, dtype=torch.bool) if empty is None else self.grid(shot) != empty
         words = layout.prompt_words(self.vocab, branch.ids)
         targets = torch.cat([grid.flatten() + self.vocab.image_offset, branch.ids[words]])
         ids = branch.ids.clone()
