@@ -265,9 +265,22 @@ def test_a_reader_learns_where_things_stand(config):
     assert reader.place(states[:0], shares[:0]) is None
 
 
+def test_codes_that_are_copied_are_read_number_by_number(config):
+    torch.manual_seed(0)
+    reader, states, codes = Reader(config), torch.randn(6, 32), torch.tensor([0, 1, 21, 42, 63, 5])
+    assert reader.copied(2, states, codes).item() == pytest.approx(3 * math.log(4))  # knows nothing
+    adam = torch.optim.Adam(reader.parameters(), 0.05)
+    for _ in range(100):
+        adam.zero_grad()
+        reader.copied(2, states, codes).backward()
+        adam.step()
+    assert reader.copied(2, states, codes) < 0.1 and reader.copied(2, states, codes.flip(0)) > 2
+    assert reader.copied(1, states, codes) is None and reader.copied(2, states[:0], codes[:0]) is None
+
+
 def test_losses_that_are_missing_count_nothing():
     one, none = torch.tensor(1.0), None
-    losses = Losses(one, none, one, one, none, none, none, none, one, none, none, none, one, 2 * one)
+    losses = Losses(one, none, one, one, none, none, none, none, none, one, none, none, none, one, 2 * one)
     there = WEIGHTS["answer"] + WEIGHTS["read"] + WEIGHTS["named"] + WEIGHTS["located"] + 2 * WEIGHTS["common"]
     assert losses.total.item() == pytest.approx(there)
     assert losses.numbers() == {"answer": 1, "things": 1, "read": 1, "named": 1, "located": 1, "common": 2}

@@ -18,10 +18,9 @@ from dimoo.config import LLaDAConfig
 from dimoo.errors import DimooError
 from dimoo.model import rotary_tables, rotate
 from dimoo.preview import fit
-from dimoo.train import data
+from dimoo.train import data, tokenizer
 from dimoo.train import families as families_module
 from dimoo.train import run as run_module
-from dimoo.train import tokenizer
 from dimoo.train.data import LONG, SHORT, Example, Teacher, grained
 from dimoo.train.decoder import train_decoder, with_errors
 from dimoo.train.families import CROWDED, SIZES, TAUGHT, Family, encode_families, fingerprint, name_of, narrowed
@@ -481,6 +480,21 @@ def test_only_masked_cells_count(config, vocab, teacher):
     target = torch.cat([example.targets[mask] for example, mask in zip(examples, masked, strict=True)])
     torch.testing.assert_close(losses.answer, torch.logsumexp(logits, 0) - logits[target].mean(), atol=1e-4, rtol=1e-4)
     assert losses.rest is None
+
+
+def test_what_is_copied_are_the_codes_of_the_given_picture(vocab):
+    family = next(f for f in (Family(seed, 3) for seed in range(100)) if any(one.kind == "recolor" for one in f.lessons))
+    lesson = next(one for one in family.lessons if one.kind == "recolor")
+    ids = layout.image_to_image(vocab, "", "make it red", [torch.full(TAUGHT, 27)], *TAUGHT)[0]  # 27: numbers 3, 2 and 1
+    teacher = Teacher(vocab, {name_of(shot): np.full(TAUGHT, 5) for shot in (family.base, *lesson.shots)}, [family])
+    example = teacher._picture(ids, lesson.inputs, lesson.target, torch.full(TAUGHT, 5))
+    config = tiny_config(CODES, n_layers=4)
+    reader = Reader(config)
+    with torch.no_grad():
+        reader.given["2"].bias[[3, 6, 9]] = 100.0
+        model, masked = new_model(config, grid_codebook(3), 0), [torch.ones(len(example.cells), dtype=torch.bool)]
+        losses = losses_of(model, reader, vocab, meanings(vocab), [example], masked, torch.Generator())
+    assert losses.copied.item() == pytest.approx(0, abs=1e-4)
 
 
 def test_labels_belong_to_the_cells_of_all_pictures(vocab, families, monkeypatch):

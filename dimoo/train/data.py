@@ -62,8 +62,8 @@ class Example:
 
 
 def grained(grid: Tensor, where: Tensor, shows: Tensor, codes: int, rng: np.random.Generator) -> Tensor:
-    """A grid of codes (rows, columns) with others in up to half of the cells `where`: one number is a level off, or, where no thing
-    shows, half of them are any codes.
+    """A grid of codes (rows, columns) with others in up to half of the cells `where`: one number is a level off; where no thing
+    shows, half of them are any codes instead.
 
     What an instruction leaves alone is to be copied as it is given. Codes that hardly occur were not, since what looks like them
     does nearly as well in this world; pictures that people bring have other codes than its own anyway.
