@@ -62,8 +62,8 @@ class Example:
 
 
 def grained(grid: Tensor, where: Tensor, shows: Tensor, codes: int, rng: np.random.Generator) -> Tensor:
-    """A grid of codes (rows, columns) with others in up to half of the cells `where`: one number is a level off; where no thing
-    shows, half of them are any codes instead.
+    """A grid of codes (rows, columns) with others in some of the cells `where`: in up to all that show a thing one number is a
+    level off, in up to half of the rest too, or they are any codes.
 
     What an instruction leaves alone is to be copied as it is given. Codes that hardly occur were not, since what looks like them
     does nearly as well in this world; pictures that people bring have other codes than its own anyway.
@@ -75,7 +75,8 @@ def grained(grid: Tensor, where: Tensor, shows: Tensor, codes: int, rng: np.rand
     step = torch.where(level == 0, 1, torch.where(level == base - 1, -1, step))
     anything = ~shows & torch.from_numpy(rng.random(shape) < 0.5)
     other = torch.where(anything, torch.from_numpy(rng.integers(codes, size=shape)), grid + step * number)
-    return torch.where(where & torch.from_numpy(rng.random(shape) < rng.random() / 2), other, grid)
+    share = torch.where(shows, 1.0, 0.5) * rng.random()
+    return torch.where(where & (torch.from_numpy(rng.random(shape)) < share), other, grid)
 
 
 class Teacher:
