@@ -141,10 +141,9 @@ class Teacher:
         chance = rng.random()
         dropped = 0 if chance > UNCONDITIONAL else 1 if chance > UNCONDITIONAL / 2 else 2
         if lesson.kind in INSTRUCTIONS and dropped < 2 and rng.random() < GRAINED:
-            (given,) = grids
-            shows = self.parts(lesson.target)[1] >= 0
-            new = grained(target, given == target, shows, self.vocab.codebook_size, rng)
-            grids, target = [torch.where(given == target, new, given)], new
+            same, shows = grids[0] == target, self.parts(lesson.target)[1] >= 0
+            target = grained(target, same, shows, self.vocab.codebook_size, rng)
+            grids = [torch.where(same, target, grids[0])]
         branches = layout.image_to_image(self.vocab, system, text, grids, *target.shape)
         return self._picture(branches[dropped], lesson.inputs if dropped < 2 else (), lesson.target, target)
 

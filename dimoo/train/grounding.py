@@ -225,5 +225,5 @@ def pointing_loss(model: DiMOO, depth: int, head: int, state: Tensor, pointers: 
 
 def copying_loss(model: DiMOO, state: Tensor, given: Sequence[Pointers]) -> Tensor | None:
     """`pointing_loss` of the heads that look at the given picture, their mean. state: as the second block gets it."""
-    losses = [pointing_loss(model, 1, range(model.config.n_heads)[head], state, given) for head in COPYING]
+    losses = [pointing_loss(model, 1, head % model.config.n_heads, state, given) for head in COPYING]
     return None if losses[0] is None else sum(losses) / len(losses)

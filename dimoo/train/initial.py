@@ -19,7 +19,7 @@ NEIGHBOURS = (-1, 1, -_ROW, _ROW), (1 - _ROW, _ROW - 1, -1 - _ROW, 1 + _ROW)
 """Which tokens the first heads of every other layer look at to begin with: the cells around, in pictures 16 cells wide."""
 
 GIVEN = -(TAUGHT[0] * (TAUGHT[1] + 1) + 4)
-"""Where COPYING heads look: the same cell of a given picture, whose end, `</user>`, `<answer>` and a new head lie between."""
+"""Where COPYING heads look: the same cell of a given picture. Its end, `</user>`, `<answer>` and a beginning lie between."""
 
 CONSTANT = 0.3
 """Channel 0 of every embedding, in parts of the norm of its other channels: what heads read that go by place alone."""
