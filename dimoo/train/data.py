@@ -60,6 +60,12 @@ class Example:
         """Whether the answer is a picture."""
         return self.owners is not None
 
+    def masked(self, mask: Tensor) -> Tensor:
+        """ids with masks in those targets alone that mask (n,) bool says."""
+        ids = self.ids.clone()
+        ids[self.cells] = torch.where(mask, ids[self.cells], self.targets)
+        return ids
+
 
 def grained(grid: Tensor, where: Tensor, shows: Tensor, codes: int, rng: np.random.Generator) -> Tensor:
     """A grid of codes (rows, columns) with others in some of the cells `where`: in up to all that show a thing one number is a

@@ -17,7 +17,7 @@ from dimoo.model import DiMOO
 from dimoo.packed import Packed
 from dimoo.train.data import Example
 from dimoo.train.grounding import ZONES, Grounds, Meanings, copying_loss, depths, grounds, pointing_loss
-from dimoo.train.tokenizer import LEVELS
+from dimoo.train.tokenizer import LEVELS, levels_of
 from dimoo.vocab import Vocabulary
 from dimoo.world.parts import LABELS
 
@@ -40,6 +40,8 @@ class Reader(nn.Module):
         self.given = nn.ModuleDict({str(depth): nn.Linear(config.d_model, self.numbers * len(LEVELS)) for depth in depths})
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
+        self.said = nn.Linear(self.numbers * len(LEVELS), config.d_model, bias=False)
+        nn.init.orthogonal_(self.said.weight, generator=torch.Generator().manual_seed(0))
 
     def forward(self, states: Tensor, labels: Tensor) -> Tensor:
         """states (n, d), labels (n, len(LABELS)) -> cross-entropy of all labels of a cell together, mean of the cells."""
@@ -65,9 +67,20 @@ class Reader(nn.Module):
         """
         if str(depth) not in self.given or not len(states):
             return None
-        right = codes[:, None] // len(LEVELS) ** torch.arange(self.numbers) % len(LEVELS)
+        right = levels_of(codes, self.numbers)
         logits = self.given[str(depth)](F.rms_norm(states, states.shape[-1:])).float().view(len(codes), self.numbers, len(LEVELS))
         return self.numbers * F.cross_entropy(logits.flatten(0, 1), right.flatten())
+
+    def saying(self, model: DiMOO, codes: Tensor) -> Tensor:
+        """codes (n,) -> cross-entropy of the head where a state says nothing but which levels a code has, mean.
+
+        A row of the head that is hardly ever the right one learns only to be avoided, as all such rows do, and they become alike:
+        before this was asked, no state at all gave half of the codes a probability above a fiftieth.
+        """
+        body = model.model["transformer"]
+        states = self.said(F.one_hot(levels_of(codes, self.numbers), len(LEVELS)).flatten(1).float()).float()
+        logits = F.linear(body["ln_f"](states), body["ff_out"].weight)
+        return F.cross_entropy(logits.float(), codes + model.config.image_offset)
 
 
 def sameness(states: Tensor, cells: Tensor) -> Tensor:
@@ -93,7 +106,7 @@ class Losses:
 
     answer: cross-entropy of what is asked for, a picture's codes or an answer's words; rest: of words of the prompt, or padding
     of the answer; things: of codes where something stands, for the log. read: what cells show; located: where they lie; common:
-    `sameness`; copied: see `Reader`. The others are those of `Grounds`.
+    `sameness`; copied, said: see `Reader`. The others are those of `Grounds`.
     """
 
     answer: Tensor
@@ -104,6 +117,7 @@ class Losses:
     seen: Tensor | None
     given: Tensor | None
     copied: Tensor | None
+    said: Tensor
     matched: Tensor | None
     named: Tensor | None
     colored: Tensor | None
@@ -123,7 +137,10 @@ class Losses:
 
 WEIGHTS = {"answer": 1.0, "rest": 0.25, "read": 0.5, "common": 0.1}
 WEIGHTS |= dict.fromkeys(("found", "seen", "given", "matched", "named", "colored", "lettered"), 0.25)
-WEIGHTS |= dict.fromkeys(("copied", "placed", "located"), 0.25)
+WEIGHTS |= dict.fromkeys(("copied", "said", "placed", "located"), 0.25)
+
+SAID = 128
+"""Codes that the head is asked to say, see `Reader.saying`."""
 
 
 def _mean(losses: Tensor, which: list[Tensor]) -> Tensor | None:
@@ -137,8 +154,7 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings
     sequences, rows, targets, pictures, length = [], [], [], [], len(examples[0].ids)
     taught: list[Grounds] = []
     for i, (example, mask) in enumerate(zip(examples, masked, strict=True)):
-        ids = example.ids.clone()
-        ids[example.cells] = torch.where(mask, ids[example.cells], example.targets)
+        ids = example.masked(mask)
         cells = ids >= model.config.image_offset
         cells[example.cells] = example.targets >= model.config.image_offset
         cells = cells.nonzero()[:, 0]
@@ -178,5 +194,7 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings
     some = [example.things[mask] for example, mask in zip(examples, masked, strict=True)]
     copies = [loss for loss in copies if loss is not None]
     copied = sum(copies) / len(copies) if copies else None
+    said = reader.saying(model, torch.randint(model.config.codebook_size, (SAID,), generator=generator))
     return Losses(_mean(losses, asked), _mean(losses, [~part for part in asked]), _mean(losses.detach(), some),
-                  read, found, seen, given, copied, matched, named, colored, lettered, placed, located, sum(same) / len(same))
+                  read, found, seen, given, copied, said, matched, named, colored, lettered, placed, located,
+                  sum(same) / len(same))

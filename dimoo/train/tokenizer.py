@@ -43,6 +43,11 @@ def grid_codebook(width: int) -> Tensor:
     return torch.tensor(list(itertools.product(LEVELS, repeat=width)), dtype=torch.float32)
 
 
+def levels_of(codes: Tensor, width: int) -> Tensor:
+    """Codes (n,) of `grid_codebook` -> (n, width): which of LEVELS each number of a code has, the last number first."""
+    return codes[:, None] // len(LEVELS) ** torch.arange(width) % len(LEVELS)
+
+
 def round_to_levels(z: Tensor) -> Tensor:
     return (torch.floor(z) + 0.5).clamp(LEVELS[0], LEVELS[-1])
 

@@ -1,0 +1,61 @@
+"""Rows of a trained head that have become alike are told apart again.
+
+A code that is hardly ever right teaches its row of the head only to be avoided, as it teaches the others of its kind: all of them
+are pushed the same way, thousands of times. What tells them apart is small beside that in the end, and no state of the model can
+say such a code any more, not even one that has it before its eyes and is to copy it.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dimoo.model import DiMOO
+from dimoo.packed import Packed
+from dimoo.train.data import Example
+from dimoo.train.masks import mask_cells
+from dimoo.train.tokenizer import LEVELS, levels_of
+
+APART = 1.5
+"""How far rows move apart, times the gain of the last norm, for each number of their codes."""
+ENOUGH = 0.2
+"""Share of the rows' variance from which on levels are told well enough."""
+
+
+@torch.no_grad()
+def head_states(model: DiMOO, batches: Iterable[list[Example]], generator: torch.Generator) -> Tensor:
+    """(n, d): what the head gets of the masked targets of some examples, before the gain of the last norm."""
+    found = []
+    for examples in batches:
+        masks, length = [mask_cells(example, generator) for example in examples], len(examples[0].ids)
+        sequences = [example.masked(mask) for example, mask in zip(examples, masks, strict=True)]
+        rows = [i * length + example.cells[mask] for i, (example, mask) in enumerate(zip(examples, masks, strict=True))]
+        *_, state = model.states(Packed.of(sequences))
+        found.append(F.rms_norm(state[torch.cat(rows)], state.shape[1:]))
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def tell_apart(model: DiMOO, states: Tensor) -> Tensor | None:
+    """Add to the head's rows of codes which levels a code has, along directions that `states` (see above) hardly use, so that
+    little changes of what it says; unless the rows tell their levels well enough.
+
+    Returns (d, numbers * len(LEVELS)), by which levels as ones and zeros become a state that says them; None if nothing was done.
+    """
+    body, config = model.model["transformer"], model.config
+    gain, rows = body["ln_f"].weight, body["ff_out"].weight[config.image_offset :]
+    numbers = round(math.log(config.codebook_size, len(LEVELS)))
+    levels = F.one_hot(levels_of(torch.arange(config.codebook_size), numbers), len(LEVELS)).float()
+    levels = (levels - 1 / len(LEVELS)).flatten(1)
+    basis = torch.linalg.svd(levels.T @ levels)[0][:, : numbers * (len(LEVELS) - 1)]  # the levels of a number add up to nothing
+    spread = rows * gain - (rows * gain).mean(0)
+    along = torch.linalg.qr(levels @ basis)[0]
+    if (along.T @ spread).square().sum() > ENOUGH * spread.square().sum():
+        return None
+    unused = torch.linalg.eigh(states.T @ states)[1][:, : basis.shape[1]]  # smallest first
+    saying = unused @ basis.T
+    rows += APART * (levels @ saying.T) / gain
+    return saying
