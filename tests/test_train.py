@@ -497,6 +497,31 @@ def test_what_is_copied_are_the_codes_of_the_given_picture(vocab):
     assert losses.copied.item() == pytest.approx(0, abs=1e-4)
 
 
+def test_what_stays_are_cells_of_things_with_the_code_they_had(vocab):
+    family = next(f for f in (Family(seed, 3) for seed in range(100)) if any(one.kind == "recolor" for one in f.lessons))
+    lesson = next(one for one in family.lessons if one.kind == "recolor")
+    shots = family.base, *lesson.shots
+    teacher = Teacher(vocab, {name_of(shot): np.full(TAUGHT, 5) for shot in shots}, [family])
+    thing, ground = ((teacher.parts(lesson.target)[1] >= 0) == shows for shows in (True, False))
+    config = tiny_config(CODES, n_layers=4)
+    model = new_model(config, grid_codebook(3), 0)
+
+    def stays(same):
+        """Code 9 belongs in these cells and is given there, 7 in the others, where 27 is given."""
+        target, given = torch.where(same, 9, 7), torch.where(same, 9, 27)
+        ids = layout.image_to_image(vocab, "", "make it red", [given], *TAUGHT)[0]
+        example = teacher._picture(ids, lesson.inputs, lesson.target, target)
+        masked = [torch.ones(len(example.cells), dtype=torch.bool)]
+        with torch.no_grad():
+            return losses_of(model, Reader(config), vocab, meanings(vocab), [example], masked, torch.Generator()).stays
+
+    body = model.model["transformer"]  # whose blocks write nothing yet: all masked cells get the same logits
+    logits = body["ff_out"](body["ln_f"](body["wte"](torch.tensor(vocab.ids.mask))))
+    some = thing & (torch.arange(TAUGHT[1]) % 2 == 0)
+    torch.testing.assert_close(stays(some), -logits.log_softmax(0)[9 + config.image_offset], atol=1e-4, rtol=1e-4)
+    assert stays(ground) is None
+
+
 def test_labels_belong_to_the_cells_of_all_pictures(vocab, families, monkeypatch):
     """In the order of the sequence: pictures whose codes are their labels."""
     monkeypatch.setattr(data, "GRAINED", 0)

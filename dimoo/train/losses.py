@@ -105,13 +105,15 @@ class Losses:
     """Of some examples; None where there is nothing to take the mean of.
 
     answer: cross-entropy of what is asked for, a picture's codes or an answer's words; rest: of words of the prompt, or padding
-    of the answer; things: of codes where something stands, for the log. read: what cells show; located: where they lie; common:
-    `sameness`; copied, said: see `Reader`. The others are those of `Grounds`.
+    of the answer; things: of codes where something stands, for the log; stays: of those that the given picture has in the same
+    place, which are few, and all there is to copying them. read: what cells show; located: where they lie; common: `sameness`;
+    copied, said: see `Reader`. The others are those of `Grounds`.
     """
 
     answer: Tensor
     rest: Tensor | None
     things: Tensor | None
+    stays: Tensor | None
     read: Tensor
     found: Tensor | None
     seen: Tensor | None
@@ -135,7 +137,7 @@ class Losses:
         return {f.name: loss.item() for f in fields(self) if (loss := getattr(self, f.name)) is not None}
 
 
-WEIGHTS = {"answer": 1.0, "rest": 0.25, "read": 0.5, "common": 0.1}
+WEIGHTS = {"answer": 1.0, "rest": 0.25, "stays": 0.5, "read": 0.5, "common": 0.1}
 WEIGHTS |= dict.fromkeys(("found", "seen", "given", "matched", "named", "colored", "lettered"), 0.25)
 WEIGHTS |= dict.fromkeys(("copied", "said", "placed", "located"), 0.25)
 
@@ -151,7 +153,7 @@ def _mean(losses: Tensor, which: list[Tensor]) -> Tensor | None:
 def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings, examples: list[Example],
               masked: list[Tensor], generator: torch.Generator) -> Losses:
     """Losses of equally long examples. masked: (n,) bool of each; meaning: of words, see `grounding.meanings`."""
-    sequences, rows, targets, pictures, length = [], [], [], [], len(examples[0].ids)
+    sequences, rows, targets, pictures, stays, length = [], [], [], [], [], len(examples[0].ids)
     taught: list[Grounds] = []
     for i, (example, mask) in enumerate(zip(examples, masked, strict=True)):
         ids = example.masked(mask)
@@ -163,6 +165,10 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings
         targets.append(example.targets[mask])
         pictures.append(i * length + cells)
         drawn = 0 if example.owners is None else example.owners.numel()
+        staying = torch.zeros_like(mask)
+        if drawn and len(cells) == 2 * drawn:
+            staying[:drawn] = (ids[cells[:drawn]] == example.targets[:drawn]) & (example.owners.flatten() >= 0)
+        stays.append(staying[mask])
         taught.append(grounds(ids, cells, example.labels, example.zones, vocab.ids.mask, meaning, generator, drawn))
     naming = torch.cat([i * length + ground.placed.rows for i, ground in enumerate(taught)])
     copying = torch.cat([i * length + ground.given.rows for i, ground in enumerate(taught)])
@@ -195,6 +201,6 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings
     copies = [loss for loss in copies if loss is not None]
     copied = sum(copies) / len(copies) if copies else None
     said = reader.saying(model, torch.randint(model.config.codebook_size, (SAID,), generator=generator))
-    return Losses(_mean(losses, asked), _mean(losses, [~part for part in asked]), _mean(losses.detach(), some),
-                  read, found, seen, given, copied, said, matched, named, colored, lettered, placed, located,
-                  sum(same) / len(same))
+    rest = _mean(losses, [~part for part in asked])
+    return Losses(_mean(losses, asked), rest, _mean(losses.detach(), some), _mean(losses, stays), read, found, seen,
+                  given, copied, said, matched, named, colored, lettered, placed, located, sum(same) / len(same))
