@@ -145,60 +145,119 @@ class Grounds:
     placed: Spots
 
 
+@dataclass(frozen=True)
+class _Cells:
+    """Those of all pictures of a sequence, m. length: of it; places (m,): where in it they are; labels (m, len(LABELS)): what
+    they show; hidden (m,) bool: which are masked; drawn: how many the picture to be drawn has, which is the last.
+    """
+
+    length: int
+    places: Tensor
+    labels: Tensor
+    hidden: Tensor
+    drawn: int
+    generator: torch.Generator
+
+    def some(self, wanted: Tensor, count: int = CELLS) -> Tensor:
+        """Up to `count` of the cells that are wanted, (m,) bool, at random: their indices."""
+        chosen = wanted.nonzero()[:, 0]
+        return chosen[torch.randperm(len(chosen), generator=self.generator)[:count]]
+
+    def showing(self, demands: Mapping[int, int]) -> Tensor:
+        """(m,) bool: which cells show what has these labels."""
+        return torch.stack([self.labels[:, label] == value for label, value in demands.items()]).all(0)
+
+    def twins(self) -> Tensor:
+        """(m,): the cell whose thing is looked for in each: itself, or of a masked one that of the given picture in its place."""
+        twins = torch.arange(len(self.places))
+        if self.paired:
+            twins[self.hidden] -= self.drawn
+        return twins
+
+    @property
+    def paired(self) -> bool:
+        """Whether there is one given picture, of the shape of the one to be drawn."""
+        return len(self.places) == 2 * self.drawn
+
+
 def grounds(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: int, meaning: Meanings,
             generator: torch.Generator, drawn: int = 0) -> Grounds:
     """ids (L,); cells (m,): places of the cells of all its pictures; labels (m, len(LABELS)): what they show;
     zones (m, 2 * ZONES): where, see `zones`. drawn: how many cells the picture to be drawn has, which is the last.
     """
-    length = len(ids)
-    hidden = ids[cells] == mask
-    words, allowed, spots, shares = [], [], [], []
-    naming = {label: torch.zeros(len(cells), length, dtype=torch.bool) for label in (KIND, COLOR)}
-    for said, demands in phrases(ids.tolist(), meaning):
-        right = torch.stack([labels[:, label] == value for label, value in demands.items()]).all(0)
-        seen = torch.zeros(length, dtype=torch.bool)
-        seen[cells[right & ~hidden]] = True
-        for label, place in said.items():
-            if right.any():
-                spots.append(place)
-                shares.append(zones[right].mean(0))
-            naming[label][right, place] = True
-            at = seen.clone()
-            at[place] = not seen.any()
-            words.append(place)
-            allowed.append(at)
-    allowed = torch.stack(allowed) if allowed else torch.zeros(0, length, dtype=torch.bool)
+    these = _Cells(len(ids), cells, labels, ids[cells] == mask, drawn, generator)
+    spoken = [(places, these.showing(demands)) for places, demands in phrases(ids.tolist(), meaning)]
+    nouns, colors = (_said(these, [(at[label], shown) for at, shown in spoken if label in at]) for label in (KIND, COLOR))
+    spelling = _said(these, [(place, labels[:, LETTER] == value) for place, value in spelled(ids.tolist(), meaning)])
+    return Grounds(
+        found=_found(these, spoken),
+        seen=_seen(these, nouns),
+        given=_given(these),
+        matched=_matched(these),
+        named=_wanted(these, nouns),
+        colored=_wanted(these, colors),
+        lettered=_wanted(these, spelling),
+        placed=_placed(spoken, zones),
+    )
 
-    def some(wanted: Tensor, count: int) -> Tensor:
-        chosen = wanted.nonzero()[:, 0]
-        return chosen[torch.randperm(len(chosen), generator=generator)[:count]]
 
-    twins = torch.arange(len(cells))  # whose things are looked for
-    paired = len(cells) == 2 * drawn
-    if paired:
-        twins[hidden] -= drawn
-    copied = some(hidden & paired, CELLS)
-    matched = some(hidden & (labels[:, KIND] > 0), CELLS)
-    alike = torch.zeros(len(matched), length, dtype=torch.bool)
-    if drawn:
-        alike[:, cells[:-drawn]] = (labels[matched, None] == labels[:-drawn]).all(2)
-    matched, alike = matched[alike.any(1)], alike[alike.any(1)]
-    something, known = labels[twins, KIND] > 0, (twins >= 0) & ~hidden[twins]
-    shown = torch.cat([some(known & something, CELLS), some(known & ~something, CELLS // 8)])
-    names = naming[KIND][twins[shown]]
-    unnamed = ~names.any(1)
-    names[unnamed, cells[shown[unnamed]]] = True
-    masked = {label: some(hidden & named.any(1), CELLS) for label, named in naming.items()}
-    spelling = torch.zeros(len(cells), length, dtype=torch.bool)
-    for place, value in spelled(ids.tolist(), meaning):
-        spelling[labels[:, LETTER] == value, place] = True
-    written = some(hidden & spelling.any(1), CELLS)
-    nouns, colors = (Pointers(cells[masked[label]], naming[label][masked[label]]) for label in (KIND, COLOR))
-    shares = torch.stack(shares) if shares else torch.zeros(0, 2 * ZONES)
-    given = Pointers(cells[copied], F.one_hot(cells[twins[copied]], length).bool())
-    return Grounds(Pointers(torch.tensor(words, dtype=torch.long), allowed), Pointers(cells[shown], names), given,
-                   Pointers(cells[matched], alike), nouns, colors, Pointers(cells[written], spelling[written]),
-                   Spots(torch.tensor(spots, dtype=torch.long), shares))
+Spoken = Sequence[tuple[dict[int, int], Tensor]]
+"""Of every phrase the places of its words, by the label they speak of, and which cells (m,) bool show what it names."""
+
+
+def _said(these: _Cells, words: Sequence[tuple[int, Tensor]]) -> Tensor:
+    """(m, L) bool: by which of some words each cell is meant. words: place, and which cells (m,) bool it means."""
+    said = torch.zeros(len(these.places), these.length, dtype=torch.bool)
+    for place, shown in words:
+        said[shown, place] = True
+    return said
+
+
+def _found(these: _Cells, spoken: Spoken) -> Pointers:
+    rows = [(place, shown & ~these.hidden) for places, shown in spoken for place in places.values()]
+    allowed = torch.zeros(len(rows), these.length, dtype=torch.bool)
+    for right, (place, seen) in zip(allowed, rows, strict=True):
+        right[these.places[seen] if seen.any() else place] = True
+    return Pointers(torch.tensor([place for place, _ in rows], dtype=torch.long), allowed)
+
+
+def _placed(spoken: Spoken, zones: Tensor) -> Spots:
+    there = [(place, zones[shown].mean(0)) for places, shown in spoken if shown.any() for place in places.values()]
+    shares = torch.stack([share for _, share in there]) if there else torch.zeros(0, 2 * ZONES)
+    return Spots(torch.tensor([place for place, _ in there], dtype=torch.long), shares)
+
+
+def _seen(these: _Cells, nouns: Tensor) -> Pointers:
+    """nouns (m, L) bool: which of them name what each cell shows."""
+    twins = these.twins()
+    known = (twins >= 0) & ~these.hidden[twins]
+    something = these.labels[twins, KIND] > 0
+    chosen = torch.cat([these.some(known & something), these.some(known & ~something, CELLS // 8)])
+    right = nouns[twins[chosen]]
+    unnamed = ~right.any(1)
+    right[unnamed, these.places[chosen[unnamed]]] = True
+    return Pointers(these.places[chosen], right)
+
+
+def _given(these: _Cells) -> Pointers:
+    chosen = these.some(these.hidden & these.paired)
+    return Pointers(these.places[chosen], F.one_hot(these.places[these.twins()[chosen]], these.length).bool())
+
+
+def _matched(these: _Cells) -> Pointers:
+    chosen = these.some(these.hidden & (these.labels[:, KIND] > 0))
+    alike = torch.zeros(len(chosen), these.length, dtype=torch.bool)
+    if these.drawn:
+        given = these.labels[: -these.drawn]
+        alike[:, these.places[: -these.drawn]] = (these.labels[chosen, None] == given).all(2)
+    there = alike.any(1)
+    return Pointers(these.places[chosen[there]], alike[there])
+
+
+def _wanted(these: _Cells, right: Tensor) -> Pointers:
+    """Masked cells look at what says what belongs in them. right (m, L) bool: the places of that."""
+    chosen = these.some(these.hidden & right.any(1))
+    return Pointers(these.places[chosen], right[chosen])
 
 
 def pointing_loss(model: DiMOO, depth: int, head: int, state: Tensor, pointers: Sequence[Pointers]) -> Tensor | None:
