@@ -75,7 +75,7 @@ class Reader(nn.Module):
         """codes (n,) -> cross-entropy of the head where a state says nothing but which levels a code has, mean.
 
         A row of the head that is hardly ever the right one learns only to be avoided, as all such rows do, and they become alike:
-        before this was asked, no state at all gave half of the codes a probability above a fiftieth.
+        before this was asked, the best state for one of the rarer half of the codes gave it about a fiftieth.
         """
         body = model.model["transformer"]
         states = self.said(F.one_hot(levels_of(codes, self.numbers), len(LEVELS)).flatten(1).float()).float()
