@@ -22,7 +22,33 @@ from dimoo.train.tokenizer import LEVELS, levels_of
 APART = 1.5
 """How far rows move apart, times the gain of the last norm, for each number of their codes."""
 ENOUGH = 0.2
-"""Share of the rows' variance from which on levels are told well enough."""
+"""`levels_told` from which on rows are left alone."""
+
+
+def _levels(model: DiMOO) -> tuple[Tensor, Tensor]:
+    """(codes, numbers * len(LEVELS)): which levels each code has, around 0; and a basis of what they span, for the levels of a
+    number add up to nothing: (numbers * len(LEVELS), dimensions).
+    """
+    codes = model.config.codebook_size
+    numbers = round(math.log(codes, len(LEVELS)))
+    levels = F.one_hot(levels_of(torch.arange(codes), numbers), len(LEVELS)).float()
+    levels = (levels - 1 / len(LEVELS)).flatten(1)
+    return levels, torch.linalg.svd(levels.T @ levels)[0][:, : numbers * (len(LEVELS) - 1)]
+
+
+def _rows(model: DiMOO) -> tuple[Tensor, Tensor]:
+    """The head's rows of codes (codes, d), and the gain of the norm before it (d,)."""
+    body = model.model["transformer"]
+    return body["ff_out"].weight[model.config.image_offset :], body["ln_f"].weight
+
+
+@torch.no_grad()
+def levels_told(model: DiMOO) -> float:
+    """How much of what differs among the head's rows of codes follows from the levels of a code: share of the variance."""
+    (rows, gain), (levels, basis) = _rows(model), _levels(model)
+    spread = rows * gain - (rows * gain).mean(0)
+    along = torch.linalg.qr(levels @ basis)[0]
+    return ((along.T @ spread).square().sum() / spread.square().sum()).item()
 
 
 @torch.no_grad()
@@ -39,22 +65,13 @@ def head_states(model: DiMOO, batches: Iterable[list[Example]], generator: torch
 
 
 @torch.no_grad()
-def tell_apart(model: DiMOO, states: Tensor) -> Tensor | None:
+def tell_apart(model: DiMOO, states: Tensor) -> Tensor:
     """Add to the head's rows of codes which levels a code has, along directions that `states` (see above) hardly use, so that
-    little changes of what it says; unless the rows tell their levels well enough.
+    little changes of what it says.
 
-    Returns (d, numbers * len(LEVELS)), by which levels as ones and zeros become a state that says them; None if nothing was done.
+    Returns (d, numbers * len(LEVELS)), by which levels as ones and zeros become a state that says them.
     """
-    body, config = model.model["transformer"], model.config
-    gain, rows = body["ln_f"].weight, body["ff_out"].weight[config.image_offset :]
-    numbers = round(math.log(config.codebook_size, len(LEVELS)))
-    levels = F.one_hot(levels_of(torch.arange(config.codebook_size), numbers), len(LEVELS)).float()
-    levels = (levels - 1 / len(LEVELS)).flatten(1)
-    basis = torch.linalg.svd(levels.T @ levels)[0][:, : numbers * (len(LEVELS) - 1)]  # the levels of a number add up to nothing
-    spread = rows * gain - (rows * gain).mean(0)
-    along = torch.linalg.qr(levels @ basis)[0]
-    if (along.T @ spread).square().sum() > ENOUGH * spread.square().sum():
-        return None
+    (rows, gain), (levels, basis) = _rows(model), _levels(model)
     unused = torch.linalg.eigh(states.T @ states)[1][:, : basis.shape[1]]  # smallest first
     saying = unused @ basis.T
     rows += APART * (levels @ saying.T) / gain

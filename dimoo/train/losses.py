@@ -105,8 +105,8 @@ class Losses:
     """Of some examples; None where there is nothing to take the mean of.
 
     answer: cross-entropy of what is asked for, a picture's codes or an answer's words; rest: of words of the prompt, or padding
-    of the answer; things: of codes where something stands, for the log; stays: of those that the given picture has in the same
-    place, which are few, and all there is to copying them. read: what cells show; located: where they lie; common: `sameness`;
+    of the answer; things: of codes where something stands, for the log; stays: of those of them that the given picture has in
+    the same place: few, but what copying is about. read: what cells show; located: where they lie; common: `sameness`;
     copied, said: see `Reader`. The others are those of `Grounds`.
     """
 
