@@ -8,23 +8,22 @@ import torch
 import torch.nn.functional as F
 from conftest import tiny_config
 
+from dimoo import layout
 from dimoo.model import DiMOO, rotary_tables
 from dimoo.packed import Packed
 from dimoo.train.grounding import (
     CELLS,
-    COPYING,
     LETTER,
     ZONES,
     Pointers,
-    copying_loss,
     depths,
     grounds,
     meanings,
     phrases,
-    pointing_loss,
     zones,
 )
 from dimoo.train.losses import WEIGHTS, Losses, Reader, sameness
+from dimoo.train.pointing import COPYING, copying_loss, pointing_loss
 from dimoo.train.words import TEXT_IDS
 from dimoo.vocab import Vocabulary
 from dimoo.world.lessons import Shot
@@ -147,6 +146,18 @@ def test_masked_cells_of_a_cube_look_at_its_letter(vocab, meaning):
         lettered = grounds(ids, cells, labels, torch.zeros(3, 2 * ZONES), vocab.ids.mask, meaning, torch.Generator(), 3).lettered
         looks = {row: at.nonzero().item() for row, at in zip(lettered.rows.tolist(), lettered.allowed, strict=True)}
         assert looks == ({} if place is None else {cells[0].item(): place, cells[2].item(): place})
+
+
+@pytest.mark.parametrize("side", ["left", "right", "back", None])
+def test_masked_cells_of_a_new_view_look_at_the_side_that_it_is_from(vocab, meaning, side):
+    texts = layout.edit_texts("view", direction=side) if side else layout.edit_texts("instruct", "put it to the left of the cone")
+    text = vocab.encode(" ".join(texts))
+    ids = torch.tensor([*text, TEXT_IDS, TEXT_IDS, vocab.ids.mask, vocab.ids.mask])
+    cells, labels = torch.arange(len(text), len(ids)), torch.zeros(4, len(LABELS), dtype=torch.long)
+    turned = grounds(ids, cells, labels, torch.zeros(4, 2 * ZONES), vocab.ids.mask, meaning, torch.Generator(), 2).turned
+    looks = {row: at.nonzero().flatten().tolist() for row, at in zip(turned.rows.tolist(), turned.allowed, strict=True)}
+    place = [text.index(vocab.encode(side)[0])] if side else []
+    assert looks == (dict.fromkeys(cells[2:].tolist(), place) if side else {})
 
 
 def test_copying_is_taught_to_its_heads_alone(config):

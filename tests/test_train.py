@@ -24,11 +24,12 @@ from dimoo.train import run as run_module
 from dimoo.train.data import LONG, SHORT, Example, Teacher, grained
 from dimoo.train.decoder import train_decoder, with_errors
 from dimoo.train.families import CROWDED, SIZES, TAUGHT, Family, encode_families, fingerprint, name_of, narrowed
-from dimoo.train.grounding import COPYING, ZONES, meanings
+from dimoo.train.grounding import ZONES, meanings
 from dimoo.train.initial import GIVEN, NEIGHBOURS, new_model
 from dimoo.train.losses import Reader, losses_of
 from dimoo.train.masks import BLANK, HIDDEN, MASKED_WORDS, hide_things, mask_cells
 from dimoo.train.muon import Muon
+from dimoo.train.pointing import COPYING
 from dimoo.train.publish import export
 from dimoo.train.run import Run, cosine
 from dimoo.train.tokenizer import Optimizer, grid_codebook, keep_local, save_tokenizer, train_tokenizer
@@ -38,7 +39,7 @@ from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.world.language import benchmark_prompts, captioned_scene, questions
 from dimoo.world.parts import LABELS, parts
-from dimoo.world.scene import HELD_OUT, is_held_out
+from dimoo.world.scene import COLORS, HELD_OUT, SIGNS, is_held_out
 
 CODES = 64
 
@@ -206,6 +207,13 @@ def test_crowded_pictures_are_low_and_come_first_in_text_to_image(families, teac
     assert shares("generate", 0.1)["crowd"] > shares("generate", 0.9)["crowd"]
     examples = next(teacher.batches(600, 0, lambda: {"crowd": 1.0}))
     assert {example.answer for example in examples} == {160}
+
+
+def test_some_crowds_are_cubes_with_letters():
+    scenes = [Family(seed, crowded=True).base.scene for seed in range(200)]
+    signs = [scene.things for scene in scenes if all(thing.letter for thing in scene.things)]
+    assert 40 < len(signs) < 80
+    assert len({(thing.letter, thing.color) for things in signs for thing in things}) > 0.8 * len(SIGNS) * len(COLORS)
 
 
 def test_a_batch_follows_from_its_seed(teacher):
@@ -497,7 +505,7 @@ def test_what_is_copied_are_the_codes_of_the_given_picture(vocab):
     assert losses.copied.item() == pytest.approx(0, abs=1e-4)
 
 
-def test_what_stays_are_cells_of_things_with_the_code_they_had(vocab):
+def test_what_stays_are_cells_of_things_with_the_code_they_had_and_the_others_change(vocab):
     family = next(f for f in (Family(seed, 3) for seed in range(100)) if any(one.kind == "recolor" for one in f.lessons))
     lesson = next(one for one in family.lessons if one.kind == "recolor")
     shots = family.base, *lesson.shots
@@ -506,20 +514,30 @@ def test_what_stays_are_cells_of_things_with_the_code_they_had(vocab):
     config = tiny_config(CODES, n_layers=4)
     model = new_model(config, grid_codebook(3), 0)
 
-    def stays(same):
+    def losses(same):
         """Code 9 belongs in these cells and is given there, 7 in the others, where 27 is given."""
         target, given = torch.where(same, 9, 7), torch.where(same, 9, 27)
         ids = layout.image_to_image(vocab, "", "make it red", [given], *TAUGHT)[0]
         example = teacher._picture(ids, lesson.inputs, lesson.target, target)
         masked = [torch.ones(len(example.cells), dtype=torch.bool)]
         with torch.no_grad():
-            return losses_of(model, Reader(config), vocab, meanings(vocab), [example], masked, torch.Generator()).stays
+            return losses_of(model, Reader(config), vocab, meanings(vocab), [example], masked, torch.Generator())
 
     body = model.model["transformer"]  # whose blocks write nothing yet: all masked cells get the same logits
     logits = body["ff_out"](body["ln_f"](body["wte"](torch.tensor(vocab.ids.mask))))
     some = thing & (torch.arange(TAUGHT[1]) % 2 == 0)
-    torch.testing.assert_close(stays(some), -logits.log_softmax(0)[9 + config.image_offset], atol=1e-4, rtol=1e-4)
-    assert stays(ground) is None
+    costs = -logits.log_softmax(0)
+    torch.testing.assert_close(losses(some).stays, costs[9 + config.image_offset], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(losses(some).changes, costs[7 + config.image_offset], atol=1e-4, rtol=1e-4)
+    assert losses(ground).stays is None and losses(thing).changes is None
+
+
+def test_nothing_stays_or_changes_where_no_picture_is_given(config, vocab, teacher):
+    rng, model = np.random.default_rng(0), new_model(config, grid_codebook(3), 0)
+    for example in (teacher.generate(rng), teacher.chat(rng)):
+        masked = [torch.ones(len(example.cells), dtype=torch.bool)]
+        losses = losses_of(model, Reader(config), vocab, meanings(vocab), [example], masked, torch.Generator())
+        assert losses.stays is None and losses.changes is None
 
 
 def test_labels_belong_to_the_cells_of_all_pictures(vocab, families, monkeypatch):

@@ -31,7 +31,7 @@ OFTEN = {"place": 8, "counting": 2}
 OWN = 0.7
 """Share of claims that are about own pictures, if there are any."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
-GRAINED = 0.5
+GRAINED = 0.3
 """Share of instructions on pictures with grain, see `grained`."""
 SHORT, LONG = 8, 48  # tokens of a short and of a long answer
 

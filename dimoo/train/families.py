@@ -23,16 +23,19 @@ from dimoo.vq import VQModel
 from dimoo.world.language import captioned_scene
 from dimoo.world.lessons import LESSONS, Lesson, Shot
 from dimoo.world.render import render
-from dimoo.world.scene import Scene, is_held_out, random_scene
+from dimoo.world.scene import COLORS, SIGNS, Scene, is_held_out, random_scene
 
 SIZES = {(16, 16): 0.45, (10, 16): 0.35, (12, 20): 0.05, (20, 12): 0.05, (14, 18): 0.05, (18, 14): 0.05}
 """Rows and columns of the pictures, with their shares. Things fill more of the low ones, which makes those cheap lessons."""
 TAUGHT, USUALLY = (16, 16), 0.95
 """Rows and columns of most lessons, and their share: a cell is always equally far from the same one of the new picture."""
-OFTEN = {"add": 2, "remove": 0.6, "replace": 2, "recolor": 0.8, "background": 0.5, "text": 2, "subject": 2, "view": 4}
+OFTEN = {"add": 2.5, "remove": 1, "replace": 2.5, "recolor": 1.5, "background": 0.8, "text": 2.5, "control": 0.7, "predict": 0.7,
+         "subject": 1.7, "style": 1.5, "view": 4}  # fmt: skip
 """How much more often lessons of some kinds are given than of the others: by what they take to learn."""
 CROWDED = (10, 16)
 """Rows and columns of crowded pictures: many things on little ground, the cheapest way to learn what things look like."""
+LETTERED = 0.3
+"""Share of crowds that are cubes with letters, which are too rare otherwise for all of them to be learned in all colours."""
 
 
 SCENES_OF_A_SEED = 100_000
@@ -55,7 +58,8 @@ class Family:
     def base(self) -> Shot:
         if self.crowded:
             rng = np.random.default_rng((self.seed, 3))
-            return Shot(_free(lambda: random_scene(rng, CROWDED[1], 3 + self.seed % 2)), *CROWDED)
+            count, lettered = 3 + self.seed % 2, rng.random() < LETTERED
+            return Shot(_free(lambda: random_scene(rng, CROWDED[1], count, wanted=_signs(rng, count * lettered))), *CROWDED)
         rng = np.random.default_rng((self.seed, 1))
         rows, columns = list(SIZES)[int(rng.choice(len(SIZES), p=list(SIZES.values())))]
         if self.lessons_wanted and rng.random() < USUALLY:
@@ -76,6 +80,12 @@ class Family:
     def shots(self) -> list[Shot]:
         """Every picture of the family, the base first."""
         return list(dict.fromkeys([self.base, *(s for lesson in self.lessons for s in lesson.shots)]))
+
+
+def _signs(rng: np.random.Generator, count: int) -> tuple[dict, ...]:
+    """Attributes of so many cubes with letters."""
+    cube = {"kind": "cube", "material": "matte", "size": "large"}
+    return tuple(cube | {"color": str(rng.choice(COLORS)), "letter": str(rng.choice(list(SIGNS)))} for _ in range(count))
 
 
 def _free(draw: Callable[[], Scene]) -> Scene:

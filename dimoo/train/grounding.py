@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dimoo.model import DiMOO, rotary_tables, rotate
+from dimoo.tasks import DIRECTIONS
 from dimoo.vocab import Vocabulary
 from dimoo.world.language import MATERIAL_WORDS, NAMES, SIZE_WORDS, plural
 from dimoo.world.lessons import Shot
@@ -26,10 +27,6 @@ from dimoo.world.scene import COLORS, KINDS, LETTERS, MATERIALS, SIZES
 
 KIND, COLOR, MATERIAL, SIZE, _, LETTER = range(6)
 """Places of these labels among `world.parts.LABELS`."""
-
-COPYING = (0, -1)
-"""Heads of the second block by which a cell that is drawn sees the same cell of a given picture. Later blocks would find it mixed
-with its surroundings."""
 
 ZONES = 8
 """Columns, and rows, that a picture is divided into to say where things stand."""
@@ -47,9 +44,9 @@ def zones(shots: Sequence[Shot]) -> Tensor:
 
 
 def depths(layers: int) -> tuple[int, int]:
-    """The block whose first head finds a word's cells, and whose second the noun for what is to be seen in a cell's place, and
-    the later one whose first three find letter, noun and colour of what belongs in a masked cell, and whose fourth finds that in
-    a given picture.
+    """The block whose first head finds a word's cells, whose second the noun for what is to be seen in a cell's place, and whose
+    third the side that a new view is from, and the later one whose first three find letter, noun and colour of what belongs in a
+    masked cell, and whose fourth finds that in a given picture.
     """
     first = layers // 2
     return first, min(first + 2, layers - 1)
@@ -58,12 +55,14 @@ def depths(layers: int) -> tuple[int, int]:
 @dataclass(frozen=True)
 class Meanings:
     """What words speak of. labels: id of a word -> which label, and the label's value; signs: id of a letter -> its value of the
-    label LETTER; letter: id of the word "letter".
+    label LETTER; letter, view: ids of these words; sides: of those that a view can be from.
     """
 
     labels: Mapping[int, tuple[int, int]]
     signs: Mapping[int, int]
     letter: int
+    view: int
+    sides: frozenset[int]
 
 
 def meanings(vocab: Vocabulary) -> Meanings:
@@ -77,7 +76,8 @@ def meanings(vocab: Vocabulary) -> Meanings:
         if len(ids) == 1:
             found[ids[0]] = label, value + 1
     signs = {vocab.encode(sign.lower())[0]: value for value, sign in enumerate(LETTERS, 2)}  # 1 is a thing without one
-    return Meanings(found, signs, vocab.encode("letter")[0])
+    letter, view, *sides = (vocab.encode(word)[0] for word in ("letter", "view", *DIRECTIONS))
+    return Meanings(found, signs, letter, view, frozenset(sides))
 
 
 def phrases(ids: list[int], meaning: Meanings) -> list[tuple[dict[int, int], dict[int, int]]]:
@@ -102,6 +102,11 @@ def spelled(ids: list[int], meaning: Meanings) -> list[tuple[int, int]]:
     signs = [i for i, word in enumerate(ids) if word in meaning.signs]
     places = [next((i for i in signs if i > start), None) for start in starts]
     return [(i, meaning.signs[ids[i]]) for i in places if i is not None]
+
+
+def sides(ids: list[int], meaning: Meanings) -> list[int]:
+    """Places of the words for the side that a picture is to be seen from, as in "the left view"."""
+    return [i for i, (word, after) in enumerate(pairwise(ids)) if word in meaning.sides and after == meaning.view]
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,7 @@ class Grounds:
     that they know what is to become of it.
     given: masked cells look at the same cell of the given picture, if there is one of the same shape: what is to stay is copied.
     matched: masked cells look at those of given pictures that show the same part of a thing that looks the same.
+    turned: masked cells look at the word for the side that a new view is from: where things stand there follows from that.
     named, colored, lettered: masked cells look at the noun that names what belongs in them, at its colour, and at its letter.
     placed: where the things of every word stand, masked or not, as "left of" can say that too.
     """
@@ -139,6 +145,7 @@ class Grounds:
     seen: Pointers
     given: Pointers
     matched: Pointers
+    turned: Pointers
     named: Pointers
     colored: Pointers
     lettered: Pointers
@@ -194,6 +201,7 @@ def grounds(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: int
         seen=_seen(these, nouns),
         given=_given(these),
         matched=_matched(these),
+        turned=_turned(these, sides(ids.tolist(), meaning)),
         named=_wanted(these, nouns),
         colored=_wanted(these, colors),
         lettered=_wanted(these, spelling),
@@ -254,35 +262,13 @@ def _matched(these: _Cells) -> Pointers:
     return Pointers(these.places[chosen[there]], alike[there])
 
 
+def _turned(these: _Cells, sides: Sequence[int]) -> Pointers:
+    right = torch.zeros(len(these.places), these.length, dtype=torch.bool)
+    right[:, sides] = True
+    return _wanted(these, right)
+
+
 def _wanted(these: _Cells, right: Tensor) -> Pointers:
     """Masked cells look at what says what belongs in them. right (m, L) bool: the places of that."""
     chosen = these.some(these.hidden & right.any(1))
     return Pointers(these.places[chosen], right[chosen])
-
-
-def pointing_loss(model: DiMOO, depth: int, head: int, state: Tensor, pointers: Sequence[Pointers]) -> Tensor | None:
-    """Mean of -log of the attention that rows of equally long sequences pay to the right places; None without any rows.
-
-    state: (sum of lengths, d), the residual stream before block `depth`.
-    """
-    block = model.model["transformer"]["blocks"][depth]
-    size, length = block.head_dim, len(state) // len(pointers)
-    part = slice(head * size, (head + 1) * size)
-    normal = block.attn_norm(state).view(len(pointers), length, -1)
-    cos, sin = rotary_tables(torch.arange(length), size, model.config.rope_theta)
-    losses = []
-    for states, pointer in zip(normal, pointers, strict=True):
-        if len(pointer.rows):
-            keys = rotate((states @ block.k_proj.weight[part].T)[:, None], cos, sin)[:, 0]
-            queries = (states[pointer.rows] @ block.q_proj.weight[part].T)[:, None]
-            queries = rotate(queries, cos[pointer.rows], sin[pointer.rows])[:, 0]
-            scores = (queries @ keys.T).float() / size**0.5
-            right = scores.masked_fill(~pointer.allowed, -torch.inf)
-            losses.append(scores.logsumexp(1) - right.logsumexp(1))
-    return torch.cat(losses).mean() if losses else None
-
-
-def copying_loss(model: DiMOO, state: Tensor, given: Sequence[Pointers]) -> Tensor | None:
-    """`pointing_loss` of the heads that look at the given picture, their mean. state: as the second block gets it."""
-    losses = [pointing_loss(model, 1, head % model.config.n_heads, state, given) for head in COPYING]
-    return None if losses[0] is None else sum(losses) / len(losses)

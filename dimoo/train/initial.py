@@ -11,7 +11,7 @@ from dimoo.config import LLaDAConfig
 from dimoo.errors import DimooError
 from dimoo.model import Block, DiMOO
 from dimoo.train.families import TAUGHT
-from dimoo.train.grounding import COPYING
+from dimoo.train.pointing import COPYING
 from dimoo.weights import read_model
 
 _ROW = 17

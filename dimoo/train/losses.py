@@ -16,7 +16,8 @@ from dimoo.config import LLaDAConfig
 from dimoo.model import DiMOO
 from dimoo.packed import Packed
 from dimoo.train.data import Example
-from dimoo.train.grounding import ZONES, Grounds, Meanings, copying_loss, depths, grounds, pointing_loss
+from dimoo.train.grounding import ZONES, Grounds, Meanings, depths, grounds
+from dimoo.train.pointing import copying_loss, pointing_loss
 from dimoo.train.tokenizer import LEVELS, levels_of
 from dimoo.vocab import Vocabulary
 from dimoo.world.parts import LABELS
@@ -105,15 +106,16 @@ class Losses:
     """Of some examples; None where there is nothing to take the mean of.
 
     answer: cross-entropy of what is asked for, a picture's codes or an answer's words; rest: of words of the prompt, or padding
-    of the answer; things: of codes where something stands, for the log; stays: of those of them that the given picture has in
-    the same place: few, but what copying is about. read: what cells show; located: where they lie; common: `sameness`;
-    copied, said: see `Reader`. The others are those of `Grounds`.
+    of the answer; things: of codes where something stands, for the log; stays, changes: of those of them that a given picture
+    has in the same place, and has not: few, but what copying is about, and what the words are. read: what cells show; located:
+    where they lie; common: `sameness`; copied, said: see `Reader`. The others are those of `Grounds`.
     """
 
     answer: Tensor
     rest: Tensor | None
     things: Tensor | None
     stays: Tensor | None
+    changes: Tensor | None
     read: Tensor
     found: Tensor | None
     seen: Tensor | None
@@ -121,6 +123,7 @@ class Losses:
     copied: Tensor | None
     said: Tensor
     matched: Tensor | None
+    turned: Tensor | None
     named: Tensor | None
     colored: Tensor | None
     lettered: Tensor | None
@@ -137,8 +140,8 @@ class Losses:
         return {f.name: loss.item() for f in fields(self) if (loss := getattr(self, f.name)) is not None}
 
 
-WEIGHTS = {"answer": 1.0, "rest": 0.25, "stays": 0.5, "read": 0.5, "common": 0.1}
-WEIGHTS |= dict.fromkeys(("found", "seen", "given", "matched", "named", "colored", "lettered"), 0.25)
+WEIGHTS = {"answer": 1.0, "rest": 0.25, "stays": 0.5, "changes": 0.5, "read": 0.5, "common": 0.1}
+WEIGHTS |= dict.fromkeys(("found", "seen", "given", "matched", "turned", "named", "colored", "lettered"), 0.25)
 WEIGHTS |= dict.fromkeys(("copied", "said", "placed", "located"), 0.25)
 
 SAID = 128
@@ -150,10 +153,23 @@ def _mean(losses: Tensor, which: list[Tensor]) -> Tensor | None:
     return chosen.mean() if len(chosen) else None
 
 
+def _given(example: Example, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """(n,) bool each, of what is asked for: which are cells of things, if there is a given picture; and which have the code that
+    this has in the same place. cells: places of all cells, the given ones first.
+    """
+    thing, same = (torch.zeros(len(example.cells), dtype=torch.bool) for _ in range(2))
+    drawn = example.answer
+    if example.draws and len(cells) > drawn:
+        thing[:drawn] = example.owners.flatten() >= 0
+        if len(cells) == 2 * drawn:
+            same[:drawn] = example.ids[cells[:drawn]] == example.targets[:drawn]
+    return thing, same
+
+
 def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings, examples: list[Example],
               masked: list[Tensor], generator: torch.Generator) -> Losses:
     """Losses of equally long examples. masked: (n,) bool of each; meaning: of words, see `grounding.meanings`."""
-    sequences, rows, targets, pictures, stays, length = [], [], [], [], [], len(examples[0].ids)
+    sequences, rows, targets, pictures, stays, changes, length = [], [], [], [], [], [], len(examples[0].ids)
     taught: list[Grounds] = []
     for i, (example, mask) in enumerate(zip(examples, masked, strict=True)):
         ids = example.masked(mask)
@@ -164,26 +180,26 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings
         rows.append(i * length + example.cells[mask])
         targets.append(example.targets[mask])
         pictures.append(i * length + cells)
-        drawn = 0 if example.owners is None else example.owners.numel()
-        staying = torch.zeros_like(mask)
-        if drawn and len(cells) == 2 * drawn:
-            staying[:drawn] = (ids[cells[:drawn]] == example.targets[:drawn]) & (example.owners.flatten() >= 0)
-        stays.append(staying[mask])
+        thing, same = _given(example, cells)
+        stays.append((thing & same)[mask])
+        changes.append((thing & ~same)[mask])
+        drawn = example.owners.numel() if example.draws else 0
         taught.append(grounds(ids, cells, example.labels, example.zones, vocab.ids.mask, meaning, generator, drawn))
     naming = torch.cat([i * length + ground.placed.rows for i, ground in enumerate(taught)])
     copying = torch.cat([i * length + ground.given.rows for i, ground in enumerate(taught)])
     source = torch.cat([i * length + ground.given.allowed.int().argmax(1) for i, ground in enumerate(taught)])
     source = torch.cat(sequences)[source] - model.config.image_offset
-    cells, same, copies = torch.cat(pictures), [], []
+    cells, alike, copies = torch.cat(pictures), [], []
     first, second = depths(model.config.n_layers)
     for depth, state in enumerate(model.states(Packed.of(sequences)), 1):
-        same.append(sameness(state, cells))
+        alike.append(sameness(state, cells))
         copies.append(reader.copied(depth, state[copying], source))
         if depth == 1:
             given = copying_loss(model, state, [ground.given for ground in taught])
         if depth == first:
             found = pointing_loss(model, first, 0, state, [ground.found for ground in taught])
             seen = pointing_loss(model, first, 1, state, [ground.seen for ground in taught])
+            turned = pointing_loss(model, first, 2, state, [ground.turned for ground in taught])
             located = reader.place(state[cells], torch.cat([example.zones for example in examples]))
         if depth == second:
             placed = reader.place(state[naming], torch.cat([ground.placed.shares for ground in taught]))
@@ -202,5 +218,8 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings
     copied = sum(copies) / len(copies) if copies else None
     said = reader.saying(model, torch.randint(model.config.codebook_size, (SAID,), generator=generator))
     rest = _mean(losses, [~part for part in asked])
-    return Losses(_mean(losses, asked), rest, _mean(losses.detach(), some), _mean(losses, stays), read, found, seen,
-                  given, copied, said, matched, named, colored, lettered, placed, located, sum(same) / len(same))
+    return Losses(
+        _mean(losses, asked), rest, _mean(losses.detach(), some), _mean(losses, stays), _mean(losses, changes),
+        read, found, seen, given, copied, said, matched, turned, named, colored, lettered, placed, located,
+        sum(alike) / len(alike),
+    )  # fmt: skip
