@@ -3,6 +3,7 @@
 import math
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,9 @@ from conftest import tiny_config
 from dimoo import layout
 from dimoo.model import DiMOO, rotary_tables
 from dimoo.packed import Packed
+from dimoo.tasks import DIRECTIONS
+from dimoo.train.data import Teacher
+from dimoo.train.families import Family, name_of
 from dimoo.train.grounding import (
     CELLS,
     LETTER,
@@ -22,7 +26,7 @@ from dimoo.train.grounding import (
     phrases,
     zones,
 )
-from dimoo.train.losses import WEIGHTS, Losses, Reader, sameness
+from dimoo.train.losses import WEIGHTS, Losses, Reader, losses_of, sameness
 from dimoo.train.pointing import COPYING, copying_loss, pointing_loss
 from dimoo.train.words import TEXT_IDS
 from dimoo.vocab import Vocabulary
@@ -125,15 +129,16 @@ def test_masked_cells_look_at_the_same_cell_of_the_given_picture(vocab, meaning)
         assert {row: at.nonzero().item() for row, at in zip(given.rows.tolist(), given.allowed, strict=True)} == looks
 
 
-def test_masked_cells_look_for_the_same_part_of_the_same_thing_in_given_pictures(vocab, meaning):
+def test_masked_cells_look_for_the_same_part_of_the_same_thing_in_given_pictures_or_at_nothing(vocab, meaning):
     nothing, ball, cube = torch.zeros(len(LABELS), dtype=torch.long), label("ball", "red"), label("cube", "blue")
     higher = ball.clone()
     higher[-1] = 2
     given, drawn = [ball, cube, higher, nothing], [higher, nothing, ball, cube]
     ids = torch.tensor([*[TEXT_IDS] * 4, *[vocab.ids.mask] * 3, TEXT_IDS])
-    matched = grounds(ids, torch.arange(8), torch.stack([*given, *drawn]), torch.zeros(8, 2 * ZONES), vocab.ids.mask, meaning,
-                      torch.Generator(), 4).matched  # fmt: skip
-    assert {row: at.nonzero().item() for row, at in zip(matched.rows.tolist(), matched.allowed, strict=True)} == {4: 2, 6: 0}
+    taught = grounds(ids, torch.arange(8), torch.stack([*given, *drawn]), torch.zeros(8, 2 * ZONES), vocab.ids.mask, meaning,
+                     torch.Generator(), 4)  # fmt: skip
+    for pointers, looks in ((taught.matched, {4: 2, 6: 0}), (taught.spared, {5: 3})):
+        assert {row: at.nonzero().item() for row, at in zip(pointers.rows.tolist(), pointers.allowed, strict=True)} == looks
 
 
 def test_masked_cells_of_a_cube_look_at_its_letter(vocab, meaning):
@@ -215,6 +220,17 @@ def test_attention_is_taught(config):
     assert pointing_loss(model, 1, 2, torch.zeros(24, 32), [wanted[1], wanted[1]]) is None
 
 
+def test_of_many_rows_the_worst_can_count_alone(config):
+    torch.manual_seed(0)
+    model, state = DiMOO(config), 3 * torch.randn(8, config.d_model)
+    allowed = torch.zeros(6, 8, dtype=torch.bool)
+    allowed[:, 2] = True
+    rows = Pointers(torch.arange(6), allowed)
+    each = torch.stack([pointing_loss(model, 1, 2, state, [Pointers(rows.rows[[i]], allowed[[i]])]) for i in range(6)])
+    assert pointing_loss(model, 1, 2, state, [rows], 2).item() == pytest.approx(each.topk(2).values.mean().item(), rel=1e-5)
+    assert pointing_loss(model, 1, 2, state, [rows], 9).item() == pytest.approx(each.mean().item(), rel=1e-5)
+
+
 def test_the_attention_taught_is_the_one_paid(config):
     torch.manual_seed(0)
     model = DiMOO(config)
@@ -288,6 +304,34 @@ def test_codes_that_are_copied_are_read_number_by_number(config):
         adam.step()
     assert reader.copied(2, states, codes) < 0.1 and reader.copied(2, states, codes.flip(0)) > 2
     assert reader.copied(1, states, codes) is None and reader.copied(2, states[:0], codes[:0]) is None
+
+
+def test_a_reader_learns_from_which_side_a_view_is(config):
+    torch.manual_seed(0)
+    reader, states, sides = Reader(config), torch.randn(6, 32), torch.tensor([0, 1, 2, 0, 1, 2])
+    assert reader.sided(states, sides).item() == pytest.approx(math.log(3))  # knows nothing
+    adam = torch.optim.Adam(reader.parameters(), 0.01)
+    for _ in range(30):
+        adam.zero_grad()
+        reader.sided(states, sides).backward()
+        adam.step()
+    assert reader.sided(states, sides) < 0.1
+    assert reader.sided(states[:0], sides[:0]) is None
+
+
+def test_cells_are_asked_for_the_side_that_their_prompt_says(config, vocab, meaning):
+    model, reader = DiMOO(config), Reader(config)
+    shot = Family(0).base
+    teacher = Teacher(vocab, {name_of(shot): np.zeros((shot.rows, shot.columns), np.int16)}, [Family(0)])
+    grid, asked = teacher.grid(shot), {}
+    reader.side.weight.register_hook(lambda gradient: asked.update(most=int(gradient.square().sum(1).argmax())))
+    for number, side in enumerate(DIRECTIONS):
+        branch = layout.image_to_image(vocab, *layout.edit_texts("view", direction=side), [grid], *grid.shape)[0]
+        example = teacher._picture(branch, [shot], shot, grid)
+        masked = [torch.arange(len(example.cells)) < example.answer]  # all but the words
+        losses_of(model, reader, vocab, meaning, [example], masked, torch.Generator().manual_seed(0)).sided.backward()
+        assert asked["most"] == number
+        reader.zero_grad()
 
 
 def test_losses_that_are_missing_count_nothing():

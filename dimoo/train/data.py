@@ -28,6 +28,8 @@ from dimoo.world.parts import parts
 
 OFTEN = {"place": 8, "counting": 2}
 """How many times as often questions of some categories are asked: to compare two places takes longest to learn."""
+AGAIN = {"view": 2}
+"""How many times as often lessons of some kinds are given as the others of their family: all that they show has to move."""
 OWN = 0.7
 """Share of claims that are about own pictures, if there are any."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
@@ -141,7 +143,8 @@ class Teacher:
     def lesson(self, rng: np.random.Generator) -> Example | None:
         """The published training drops text and pictures together; each is dropped alone here, as guidance will ask."""
         family = self.taught[int(rng.integers(len(self.taught)))]
-        lesson = family.lessons[int(rng.integers(len(family.lessons)))]
+        weights = np.array([AGAIN.get(lesson.kind, 1) for lesson in family.lessons])
+        lesson = family.lessons[int(rng.choice(len(family.lessons), p=weights / weights.sum()))]
         system, text = self.words(rng, lesson)
         grids, target = [self.grid(shot) for shot in lesson.inputs], self.grid(lesson.target)
         chance = rng.random()

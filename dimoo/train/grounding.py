@@ -62,7 +62,7 @@ class Meanings:
     signs: Mapping[int, int]
     letter: int
     view: int
-    sides: frozenset[int]
+    sides: tuple[int, ...]
 
 
 def meanings(vocab: Vocabulary) -> Meanings:
@@ -77,7 +77,7 @@ def meanings(vocab: Vocabulary) -> Meanings:
             found[ids[0]] = label, value + 1
     signs = {vocab.encode(sign.lower())[0]: value for value, sign in enumerate(LETTERS, 2)}  # 1 is a thing without one
     letter, view, *sides = (vocab.encode(word)[0] for word in ("letter", "view", *DIRECTIONS))
-    return Meanings(found, signs, letter, view, frozenset(sides))
+    return Meanings(found, signs, letter, view, tuple(sides))
 
 
 def phrases(ids: list[int], meaning: Meanings) -> list[tuple[dict[int, int], dict[int, int]]]:
@@ -136,6 +136,7 @@ class Grounds:
     that they know what is to become of it.
     given: masked cells look at the same cell of the given picture, if there is one of the same shape: what is to stay is copied.
     matched: masked cells look at those of given pictures that show the same part of a thing that looks the same.
+    spared: those that are to show nothing look at what shows nothing; else the left view has a thing where the right one would.
     turned: masked cells look at the word for the side that a new view is from: where things stand there follows from that.
     named, colored, lettered: masked cells look at the noun that names what belongs in them, at its colour, and at its letter.
     placed: where the things of every word stand, masked or not, as "left of" can say that too.
@@ -145,6 +146,7 @@ class Grounds:
     seen: Pointers
     given: Pointers
     matched: Pointers
+    spared: Pointers
     turned: Pointers
     named: Pointers
     colored: Pointers
@@ -200,7 +202,8 @@ def grounds(ids: Tensor, cells: Tensor, labels: Tensor, zones: Tensor, mask: int
         found=_found(these, spoken),
         seen=_seen(these, nouns),
         given=_given(these),
-        matched=_matched(these),
+        matched=_matched(these, True),
+        spared=_matched(these, False),
         turned=_turned(these, sides(ids.tolist(), meaning)),
         named=_wanted(these, nouns),
         colored=_wanted(these, colors),
@@ -252,8 +255,10 @@ def _given(these: _Cells) -> Pointers:
     return Pointers(these.places[chosen], F.one_hot(these.places[these.twins()[chosen]], these.length).bool())
 
 
-def _matched(these: _Cells) -> Pointers:
-    chosen = these.some(these.hidden & (these.labels[:, KIND] > 0))
+def _matched(these: _Cells, things: bool) -> Pointers:
+    """Of masked cells that show things, or of those that show nothing."""
+    something = these.labels[:, KIND] > 0
+    chosen = these.some(these.hidden & (something if things else ~something), CELLS if things else len(these.places))
     alike = torch.zeros(len(chosen), these.length, dtype=torch.bool)
     if these.drawn:
         given = these.labels[: -these.drawn]

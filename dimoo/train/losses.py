@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from dimoo.config import LLaDAConfig
 from dimoo.model import DiMOO
 from dimoo.packed import Packed
+from dimoo.tasks import DIRECTIONS
 from dimoo.train.data import Example
-from dimoo.train.grounding import ZONES, Grounds, Meanings, depths, grounds
+from dimoo.train.grounding import ZONES, Grounds, Meanings, Pointers, depths, grounds
 from dimoo.train.pointing import copying_loss, pointing_loss
 from dimoo.train.tokenizer import LEVELS, levels_of
 from dimoo.vocab import Vocabulary
@@ -43,6 +44,8 @@ class Reader(nn.Module):
             nn.init.zeros_(parameter)
         self.said = nn.Linear(self.numbers * len(LEVELS), config.d_model, bias=False)
         nn.init.orthogonal_(self.said.weight, generator=torch.Generator().manual_seed(0))
+        self.side = nn.Linear(config.d_model, len(DIRECTIONS), bias=False)
+        nn.init.zeros_(self.side.weight)
 
     def forward(self, states: Tensor, labels: Tensor) -> Tensor:
         """states (n, d), labels (n, len(LABELS)) -> cross-entropy of all labels of a cell together, mean of the cells."""
@@ -59,6 +62,15 @@ class Reader(nn.Module):
             return None
         logits = self.where(F.rms_norm(states, states.shape[-1:])).float().split(ZONES, dim=1)
         return sum(F.cross_entropy(part, right) for part, right in zip(logits, shares.split(ZONES, dim=1), strict=True))
+
+    def sided(self, states: Tensor, sides: Tensor) -> Tensor | None:
+        """states (n, d), sides (n,) -> cross-entropy of the side that a new view is from, mean; None without any.
+
+        To look at the word is not to know it: what left and right have in common came through, and not what tells them apart.
+        Lessons that ask for it are few, so that it has to be learned in large steps.
+        """
+        scores = 10 * self.side(F.rms_norm(states, states.shape[-1:])).float()
+        return F.cross_entropy(scores, sides) if len(states) else None
 
     def copied(self, depth: int, states: Tensor, codes: Tensor) -> Tensor | None:
         """states (n, d) after block `depth`, codes (n,) -> cross-entropy of all numbers of a code together, mean; None elsewhere.
@@ -108,7 +120,7 @@ class Losses:
     answer: cross-entropy of what is asked for, a picture's codes or an answer's words; rest: of words of the prompt, or padding
     of the answer; things: of codes where something stands, for the log; stays, changes: of those of them that a given picture
     has in the same place, and has not: few, but what copying is about, and what the words are. read: what cells show; located:
-    where they lie; common: `sameness`; copied, said: see `Reader`. The others are those of `Grounds`.
+    where they lie; common: `sameness`; copied, said, sided: see `Reader`. The others are those of `Grounds`.
     """
 
     answer: Tensor
@@ -123,7 +135,9 @@ class Losses:
     copied: Tensor | None
     said: Tensor
     matched: Tensor | None
+    spared: Tensor | None
     turned: Tensor | None
+    sided: Tensor | None
     named: Tensor | None
     colored: Tensor | None
     lettered: Tensor | None
@@ -141,8 +155,11 @@ class Losses:
 
 
 WEIGHTS = {"answer": 1.0, "rest": 0.25, "stays": 0.5, "changes": 0.5, "read": 0.5, "common": 0.1}
-WEIGHTS |= dict.fromkeys(("found", "seen", "given", "matched", "turned", "named", "colored", "lettered"), 0.25)
-WEIGHTS |= dict.fromkeys(("copied", "said", "placed", "located"), 0.25)
+WEIGHTS |= dict.fromkeys(("found", "seen", "given", "matched", "spared", "turned", "named", "colored", "lettered"), 0.25)
+WEIGHTS |= dict.fromkeys(("copied", "said", "placed", "sided", "located"), 0.25)
+
+SPARED = 16
+"""Cells that show nothing and count for where they look, those that are worst at it: few are tempted to look at a thing."""
 
 SAID = 128
 """Codes that the head is asked to say, see `Reader.saying`."""
@@ -166,6 +183,14 @@ def _given(example: Example, cells: Tensor) -> tuple[Tensor, Tensor]:
     return thing, same
 
 
+def _looking(sequences: list[Tensor], pointers: list[Pointers]) -> tuple[Tensor, Tensor]:
+    """Rows (r,) of equally long sequences, one after the other, and the ids (r,) that they are to look at."""
+    length = len(sequences[0])
+    rows = torch.cat([i * length + pointer.rows for i, pointer in enumerate(pointers)])
+    seen = [ids[pointer.allowed.int().argmax(1)] for ids, pointer in zip(sequences, pointers, strict=True)]
+    return rows, torch.cat(seen)
+
+
 def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings, examples: list[Example],
               masked: list[Tensor], generator: torch.Generator) -> Losses:
     """Losses of equally long examples. masked: (n,) bool of each; meaning: of words, see `grounding.meanings`."""
@@ -186,14 +211,14 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings
         drawn = example.owners.numel() if example.draws else 0
         taught.append(grounds(ids, cells, example.labels, example.zones, vocab.ids.mask, meaning, generator, drawn))
     naming = torch.cat([i * length + ground.placed.rows for i, ground in enumerate(taught)])
-    copying = torch.cat([i * length + ground.given.rows for i, ground in enumerate(taught)])
-    source = torch.cat([i * length + ground.given.allowed.int().argmax(1) for i, ground in enumerate(taught)])
-    source = torch.cat(sequences)[source] - model.config.image_offset
+    copying, source = _looking(sequences, [ground.given for ground in taught])
+    turning, side = _looking(sequences, [ground.turned for ground in taught])
+    side = (side[:, None] == torch.tensor(meaning.sides)).int().argmax(1)
     cells, alike, copies = torch.cat(pictures), [], []
     first, second = depths(model.config.n_layers)
     for depth, state in enumerate(model.states(Packed.of(sequences)), 1):
         alike.append(sameness(state, cells))
-        copies.append(reader.copied(depth, state[copying], source))
+        copies.append(reader.copied(depth, state[copying], source - model.config.image_offset))
         if depth == 1:
             given = copying_loss(model, state, [ground.given for ground in taught])
         if depth == first:
@@ -201,12 +226,15 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings
             seen = pointing_loss(model, first, 1, state, [ground.seen for ground in taught])
             turned = pointing_loss(model, first, 2, state, [ground.turned for ground in taught])
             located = reader.place(state[cells], torch.cat([example.zones for example in examples]))
+        if depth == first + 1:
+            sided = reader.sided(state[turning], side)
         if depth == second:
             placed = reader.place(state[naming], torch.cat([ground.placed.shares for ground in taught]))
             named = pointing_loss(model, second, 1, state, [ground.named for ground in taught])
             colored = pointing_loss(model, second, 2, state, [ground.colored for ground in taught])
             lettered = pointing_loss(model, second, 0, state, [ground.lettered for ground in taught])
             matched = pointing_loss(model, second, 3, state, [ground.matched for ground in taught])
+            spared = pointing_loss(model, second, 3, state, [ground.spared for ground in taught], SPARED)
         if depth == reader.depth:
             read = reader(state[cells], torch.cat([example.labels for example in examples]))
     body = model.model["transformer"]
@@ -220,6 +248,6 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings
     rest = _mean(losses, [~part for part in asked])
     return Losses(
         _mean(losses, asked), rest, _mean(losses.detach(), some), _mean(losses, stays), _mean(losses, changes),
-        read, found, seen, given, copied, said, matched, turned, named, colored, lettered, placed, located,
+        read, found, seen, given, copied, said, matched, spared, turned, sided, named, colored, lettered, placed, located,
         sum(alike) / len(alike),
     )  # fmt: skip

@@ -14,10 +14,11 @@ COPYING = (0, -1)
 with its surroundings."""
 
 
-def pointing_loss(model: DiMOO, depth: int, head: int, state: Tensor, pointers: Sequence[Pointers]) -> Tensor | None:
+def pointing_loss(model: DiMOO, depth: int, head: int, state: Tensor, pointers: Sequence[Pointers], worst: int | None = None
+                  ) -> Tensor | None:
     """Mean of -log of the attention that rows of equally long sequences pay to the right places; None without any rows.
 
-    state: (sum of lengths, d), the residual stream before block `depth`.
+    state: (sum of lengths, d), the residual stream before block `depth`; worst: how many rows of a sequence count, if not all.
     """
     block = model.model["transformer"]["blocks"][depth]
     size, length = block.head_dim, len(state) // len(pointers)
@@ -32,7 +33,8 @@ def pointing_loss(model: DiMOO, depth: int, head: int, state: Tensor, pointers: 
             queries = rotate(queries, cos[pointer.rows], sin[pointer.rows])[:, 0]
             scores = (queries @ keys.T).float() / size**0.5
             right = scores.masked_fill(~pointer.allowed, -torch.inf)
-            losses.append(scores.logsumexp(1) - right.logsumexp(1))
+            loss = scores.logsumexp(1) - right.logsumexp(1)
+            losses.append(loss if worst is None else loss.topk(min(worst, len(loss))).values)
     return torch.cat(losses).mean() if losses else None
 
 
