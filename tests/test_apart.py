@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from conftest import tiny_config
 
-from dimoo.train.apart import ENOUGH, head_states, levels_told, tell_apart
+from dimoo.train.apart import ENOUGH, head_states, levels_told, tell_apart, telling
 from dimoo.train.data import Example
 from dimoo.train.initial import new_model
 from dimoo.train.losses import Reader
@@ -46,11 +46,22 @@ def test_every_code_can_be_said_afterwards_and_what_was_said_is_kept(model):
     given = states()
     with torch.no_grad():
         before = logits(model, given).softmax(1)
-        saying = tell_apart(model, given)
+        tell_apart(model, given)
+        saying = telling(model)
         kept = logits(model, given).softmax(1)
         said = logits(model, F.rms_norm(F.one_hot(levels_of(CODES, WIDTH), 4).flatten(1).float() @ saying.T, (32,)))
         assert (kept - before).abs().sum(1).mean() < 0.1
         assert (said[:, model.config.image_offset :].argmax(1) == CODES).all()
+
+
+def test_what_says_the_levels_is_found_in_any_head(model):
+    body, reader = model.model["transformer"], Reader(model.config)
+    levels = F.one_hot(levels_of(CODES, WIDTH), 4).flatten(1).float()
+    with torch.no_grad():
+        body["ff_out"].weight[model.config.image_offset :] += 0.2 * levels @ torch.randn(12, 32)
+        before = reader.saying(model, CODES)
+        reader.said.weight.copy_(telling(model))
+        assert reader.saying(model, CODES) < 0.1 * before
 
 
 def test_rows_tell_their_levels_once_they_are_apart(model):

@@ -65,14 +65,22 @@ def head_states(model: DiMOO, batches: Iterable[list[Example]], generator: torch
 
 
 @torch.no_grad()
-def tell_apart(model: DiMOO, states: Tensor) -> Tensor:
+def tell_apart(model: DiMOO, states: Tensor) -> None:
     """Add to the head's rows of codes which levels a code has, along directions that `states` (see above) hardly use, so that
     little changes of what it says.
-
-    Returns (d, numbers * len(LEVELS)), by which levels as ones and zeros become a state that says them.
     """
     (rows, gain), (levels, basis) = _rows(model), _levels(model)
     unused = torch.linalg.eigh(states.T @ states)[1][:, : basis.shape[1]]  # smallest first
-    saying = unused @ basis.T
-    rows += APART * (levels @ saying.T) / gain
-    return saying
+    rows += APART * (levels @ basis @ unused.T) / gain
+
+
+@torch.no_grad()
+def telling(model: DiMOO) -> Tensor:
+    """(d, numbers * len(LEVELS)), by which levels as ones and zeros become a state that says them, as well as a linear map can
+    know it (a linear discriminant): along what a level adds to the head's rows, least where they differ otherwise.
+    """
+    (rows, gain), (levels, _) = _rows(model), _levels(model)
+    spread = rows * gain - (rows * gain).mean(0)
+    spreading = spread.T @ spread / len(spread)
+    spreading += 1e-3 * spreading.diagonal().mean() * torch.eye(len(spreading))
+    return torch.linalg.solve(spreading, (torch.linalg.pinv(levels) @ spread).T)

@@ -154,9 +154,9 @@ class Losses:
         return {f.name: loss.item() for f in fields(self) if (loss := getattr(self, f.name)) is not None}
 
 
-WEIGHTS = {"answer": 1.0, "rest": 0.25, "stays": 0.5, "changes": 0.5, "read": 0.5, "common": 0.1}
+WEIGHTS = {"answer": 1.0, "rest": 0.25, "stays": 0.5, "changes": 0.5, "said": 1.0, "read": 0.5, "common": 0.1}
 WEIGHTS |= dict.fromkeys(("found", "seen", "given", "matched", "spared", "turned", "named", "colored", "lettered"), 0.25)
-WEIGHTS |= dict.fromkeys(("copied", "said", "placed", "sided", "located"), 0.25)
+WEIGHTS |= dict.fromkeys(("copied", "placed", "sided", "located"), 0.25)
 
 SPARED = 16
 """Cells that show nothing and count for where they look, those that are worst at it: few are tempted to look at a thing."""

@@ -20,7 +20,7 @@ from dimoo.errors import DimooError
 from dimoo.model import DiMOO
 from dimoo.precision import fastest_dtype
 from dimoo.preview import fit
-from dimoo.train.apart import ENOUGH, head_states, levels_told, tell_apart
+from dimoo.train.apart import ENOUGH, head_states, levels_told, tell_apart, telling
 from dimoo.train.data import Teacher
 from dimoo.train.families import SCENES_OF_A_SEED, Family, digest_of, encode_families, fingerprint
 from dimoo.train.grounding import depths, meanings
@@ -139,8 +139,8 @@ def train_transformer(folder: str | Path, tokenizer: str | Path | None, minutes:
     meaning = meanings(vocab)
     if start and levels_told(model) < ENOUGH:  # a run that goes on has its own weights, which take the place of these
         some = islice(teacher.batches(tokens // 2, seed, lambda: shares(tasks, 1.0)), 40)
-        states = head_states(model, some, torch.Generator().manual_seed(seed))
-        reader.said.weight.data.copy_(tell_apart(model, states))
+        tell_apart(model, head_states(model, some, torch.Generator().manual_seed(seed)))
+    reader.said.weight.data.copy_(telling(model))
     muon, adam = optimizers(model, reader, rate, 1.0 if start else POINTING_RATE)
     squares = [f.base for f in families if (f.base.rows, f.base.columns) == (16, 16)]
     preview = fit(vq, torch.stack([teacher.grid(shot) for shot in squares[:48]]), cell_pixels=8)
