@@ -50,7 +50,7 @@ FOR_TASK: dict[str, tuple[Example, ...]] = {
             {"kind": "control", "map": "depth", "prompt": "an orange mushroom to the left of a pink house in a meadow"},
             {"image": "depth-map.png"},
         ),
-        Example("New scene", {"kind": "subject", "prompt": "this rocket on the beach"}, {"image": "rocket.png"}),
+        Example("New scene", {"kind": "subject", "prompt": "this rocket and a green tree in the snow"}, {"image": "rocket.png"}),
         Example("Poster", {"kind": "style"}, SNOW | {"reference": "poster.png"}),
         Example("Depth", {"kind": "predict", "map": "depth"}, SNOW),
     ),
