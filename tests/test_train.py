@@ -4,6 +4,7 @@ import copy
 import itertools
 import math
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -514,11 +515,11 @@ def test_what_stays_are_cells_of_things_with_the_code_they_had_and_the_others_ch
     config = tiny_config(CODES, n_layers=4)
     model = new_model(config, grid_codebook(3), 0)
 
-    def losses(same):
+    def losses(same, open=False):
         """Code 9 belongs in these cells and is given there, 7 in the others, where 27 is given."""
         target, given = torch.where(same, 9, 7), torch.where(same, 9, 27)
         ids = layout.image_to_image(vocab, "", "make it red", [given], *TAUGHT)[0]
-        example = teacher._picture(ids, lesson.inputs, lesson.target, target)
+        example = replace(teacher._picture(ids, lesson.inputs, lesson.target, target), open=open)
         masked = [torch.ones(len(example.cells), dtype=torch.bool)]
         with torch.no_grad():
             return losses_of(model, Reader(config), vocab, meanings(vocab), [example], masked, torch.Generator())
@@ -530,6 +531,17 @@ def test_what_stays_are_cells_of_things_with_the_code_they_had_and_the_others_ch
     torch.testing.assert_close(losses(some).stays, costs[9 + config.image_offset], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(losses(some).changes, costs[7 + config.image_offset], atol=1e-4, rtol=1e-4)
     assert losses(ground).stays is None and losses(thing).changes is None
+    assert losses(some, open=True).changes is None and losses(some, open=True).stays is not None
+
+
+def test_where_a_subject_stands_is_open_and_what_no_word_says(vocab, teacher, monkeypatch):
+    rng, subject = np.random.default_rng(0), layout.edit_texts("subject", "")[0]
+    for dropped in (0, 2):
+        monkeypatch.setattr(data, "UNCONDITIONAL", dropped)
+        examples = [teacher.lesson(rng) for _ in range(50)]
+        subjects = [vocab.encode(texts_of(vocab, example)[0]) == vocab.encode(subject) for example in examples]
+        assert {*subjects} == {False, True}
+        assert [example.open for example in examples] == [bool(dropped) or of_subject for of_subject in subjects]
 
 
 def test_nothing_stays_or_changes_where_no_picture_is_given(config, vocab, teacher):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,7 +33,7 @@ AGAIN = {"view": 2}
 OWN = 0.7
 """Share of claims that are about own pictures, if there are any."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
-GRAINED = 0.3
+GRAINED = 0.4
 """Share of instructions on pictures with grain, see `grained`."""
 SHORT, LONG = 8, 48  # tokens of a short and of a long answer
 
@@ -45,7 +45,7 @@ class Example:
     answer: how many of them are the answer itself; after an answer in words comes its padding, after a picture the words of
     the prompt. things (n,) bool: cells that differ from the empty setting, for the log. labels (m, len(LABELS)): what
     the cells of all its pictures show; zones (m, 2 * ZONES): where in them they lie, see `zones`. owners (rows, columns): which
-    thing each cell of a picture to be drawn shows; see `world.parts`.
+    thing each cell of a picture to be drawn shows; see `world.parts`. open: whether where things stand is left to the model.
     """
 
     ids: Tensor
@@ -56,6 +56,7 @@ class Example:
     labels: Tensor
     zones: Tensor
     owners: Tensor | None = None
+    open: bool = False
 
     @property
     def draws(self) -> bool:
@@ -154,7 +155,8 @@ class Teacher:
             target = grained(target, same, shows, self.vocab.codebook_size, rng)
             grids = [torch.where(same, target, grids[0])]
         branches = layout.image_to_image(self.vocab, system, text, grids, *target.shape)
-        return self._picture(branches[dropped], lesson.inputs if dropped < 2 else (), lesson.target, target)
+        example = self._picture(branches[dropped], lesson.inputs if dropped < 2 else (), lesson.target, target)
+        return replace(example, open=lesson.kind == "subject" or dropped > 0)
 
     def words(self, rng: np.random.Generator, lesson: Lesson) -> tuple[str, str]:
         """System prompt and user text of a lesson."""

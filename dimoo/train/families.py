@@ -29,12 +29,12 @@ SIZES = {(16, 16): 0.45, (10, 16): 0.35, (12, 20): 0.05, (20, 12): 0.05, (14, 18
 """Rows and columns of the pictures, with their shares. Things fill more of the low ones, which makes those cheap lessons."""
 TAUGHT, USUALLY = (16, 16), 0.95
 """Rows and columns of most lessons, and their share: a cell is always equally far from the same one of the new picture."""
-OFTEN = {"add": 2.5, "remove": 1, "replace": 2.5, "recolor": 1.5, "background": 0.8, "text": 2.5, "control": 0.7, "predict": 0.7,
-         "subject": 1.7, "style": 1.5, "view": 4}  # fmt: skip
+OFTEN = {"add": 2.5, "remove": 0.8, "replace": 3, "recolor": 1.5, "background": 0.8, "text": 3, "control": 0.7, "predict": 0.7,
+         "subject": 2, "style": 1.5, "view": 4}  # fmt: skip
 """How much more often lessons of some kinds are given than of the others: by what they take to learn."""
 CROWDED = (10, 16)
 """Rows and columns of crowded pictures: many things on little ground, the cheapest way to learn what things look like."""
-LETTERED = 0.3
+LETTERED = 0.35
 """Share of crowds that are cubes with letters, which are too rare otherwise for all of them to be learned in all colours."""
 
 

@@ -119,8 +119,10 @@ class Losses:
 
     answer: cross-entropy of what is asked for, a picture's codes or an answer's words; rest: of words of the prompt, or padding
     of the answer; things: of codes where something stands, for the log; stays, changes: of those of them that a given picture
-    has in the same place, and has not: few, but what copying is about, and what the words are. read: what cells show; located:
-    where they lie; common: `sameness`; copied, said, sided: see `Reader`. The others are those of `Grounds`.
+    has in the same place, and has not: few, but what copying is about, and what the words are. Where things may stand here or
+    there changes do not count for themselves: it would make them likelier in either place, and they were drawn in both.
+    read: what cells show; located: where they lie; common: `sameness`; copied, said, sided: see `Reader`. The others are those
+    of `Grounds`.
     """
 
     answer: Tensor
@@ -207,7 +209,7 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings
         pictures.append(i * length + cells)
         thing, same = _given(example, cells)
         stays.append((thing & same)[mask])
-        changes.append((thing & ~same)[mask])
+        changes.append((thing & ~same)[mask] if not example.open else torch.zeros(int(mask.sum()), dtype=torch.bool))
         drawn = example.owners.numel() if example.draws else 0
         taught.append(grounds(ids, cells, example.labels, example.zones, vocab.ids.mask, meaning, generator, drawn))
     naming = torch.cat([i * length + ground.placed.rows for i, ground in enumerate(taught)])
