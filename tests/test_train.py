@@ -696,6 +696,19 @@ def test_another_seed_of_the_tokenizer_means_other_pictures_and_another_folder(t
     assert not begins  # nothing was drawn for it
 
 
+def test_a_share_of_the_tokenizers_pictures_shows_letters_only(monkeypatch):
+    scenes = []
+    monkeypatch.setattr(tokenizer, "render", lambda scene: scenes.append(scene) or SimpleNamespace(rgb=None))
+    monkeypatch.setattr(tokenizer, "stylize", lambda rgb, style: rgb)
+    monkeypatch.setattr(tokenizer, "control_map", lambda kind, scene, picture: None)
+    for seed in range(1000):
+        tokenizer.training_picture(seed)
+    lettered = [scene for scene in scenes if all(thing.letter for thing in scene.things)]
+    assert len(lettered) / 1000 == pytest.approx(tokenizer.LETTERED, abs=0.05)
+    assert {(t.letter, t.color) for scene in lettered for t in scene.things} == {*itertools.product(SIGNS, COLORS)}
+    assert {len(scene.things) for scene in lettered} == {1, 2, 3, 4} and any(scene.view != "front" for scene in lettered)
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_last_fifth_sees_pictures_however_small_the_batch(tmp_path, monkeypatch, batch):
     seen = []

@@ -23,7 +23,7 @@ from dimoo.vq import VQModel
 from dimoo.world.language import captioned_scene
 from dimoo.world.lessons import LESSONS, Lesson, Shot
 from dimoo.world.render import render
-from dimoo.world.scene import COLORS, SIGNS, Scene, is_held_out, random_scene
+from dimoo.world.scene import Scene, is_held_out, lettered_cubes, random_scene
 
 SIZES = {(16, 16): 0.45, (10, 16): 0.35, (12, 20): 0.05, (20, 12): 0.05, (14, 18): 0.05, (18, 14): 0.05}
 """Rows and columns of the pictures, with their shares. Things fill more of the low ones, which makes those cheap lessons."""
@@ -59,7 +59,8 @@ class Family:
         if self.crowded:
             rng = np.random.default_rng((self.seed, 3))
             count, lettered = 3 + self.seed % 2, rng.random() < LETTERED
-            return Shot(_free(lambda: random_scene(rng, CROWDED[1], count, wanted=_signs(rng, count * lettered))), *CROWDED)
+            wanted = partial(lettered_cubes, rng, count * lettered)
+            return Shot(_free(lambda: random_scene(rng, CROWDED[1], count, wanted=wanted())), *CROWDED)
         rng = np.random.default_rng((self.seed, 1))
         rows, columns = list(SIZES)[int(rng.choice(len(SIZES), p=list(SIZES.values())))]
         if self.lessons_wanted and rng.random() < USUALLY:
@@ -80,12 +81,6 @@ class Family:
     def shots(self) -> list[Shot]:
         """Every picture of the family, the base first."""
         return list(dict.fromkeys([self.base, *(s for lesson in self.lessons for s in lesson.shots)]))
-
-
-def _signs(rng: np.random.Generator, count: int) -> tuple[dict, ...]:
-    """Attributes of so many cubes with letters."""
-    cube = {"kind": "cube", "material": "matte", "size": "large"}
-    return tuple(cube | {"color": str(rng.choice(COLORS)), "letter": str(rng.choice(list(SIGNS)))} for _ in range(count))
 
 
 def _free(draw: Callable[[], Scene]) -> Scene:

@@ -72,11 +72,15 @@ def keep_local(model: VQModel) -> None:
         conv.weight.register_hook(centre.mul)
 
 
+LETTERED = 0.25
+"""Share of pictures of cubes with letters: of other scenes one cube in thirty has one, and they were not learned."""
+
+
 def training_picture(seed: int) -> np.ndarray:
     """One of the world's pictures, (256, 256, 3) uint8: six in ten plain, the rest other views, styles and maps."""
     rng = np.random.default_rng(seed)
-    scene = world.random_scene(rng, count=int(rng.integers(1, 5)))
-    kind = rng.random()
+    count, kind = int(rng.integers(1, 5)), rng.random()
+    scene = world.random_scene(rng, count=count, wanted=world.lettered_cubes(rng, count * (rng.random() < LETTERED)))
     if 0.60 < kind < 0.72:
         scene = scene.with_(view=str(rng.choice(list(world.VIEWS)[1:])))
     picture = render(scene)

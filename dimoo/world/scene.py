@@ -130,6 +130,12 @@ def random_thing(rng: np.random.Generator, columns: int, **fixed) -> Thing:
     return Thing(**pick)
 
 
+def lettered_cubes(rng: np.random.Generator, count: int) -> tuple[dict, ...]:
+    """Attributes of so many cubes with letters, for `random_scene`."""
+    cube = {"kind": "cube", "material": "matte", "size": "large"}
+    return tuple(cube | {"color": str(rng.choice(COLORS)), "letter": str(rng.choice(list(SIGNS)))} for _ in range(count))
+
+
 def random_scene(rng: np.random.Generator, columns: int = 16, count: int | None = None, setting: str | None = None,
                  wanted: tuple[dict, ...] = ()) -> Scene:
     """A scene that fits `columns` cells. `wanted` fixes attributes of the first things; `count` is capped by the plots.
