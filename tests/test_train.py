@@ -696,7 +696,7 @@ def test_another_seed_of_the_tokenizer_means_other_pictures_and_another_folder(t
     assert not begins  # nothing was drawn for it
 
 
-def test_a_share_of_the_tokenizers_pictures_shows_letters_only(monkeypatch):
+def test_shares_of_the_tokenizers_pictures_show_letters_or_metal_only(monkeypatch):
     scenes = []
     monkeypatch.setattr(tokenizer, "render", lambda scene: scenes.append(scene) or SimpleNamespace(rgb=None))
     monkeypatch.setattr(tokenizer, "stylize", lambda rgb, style: rgb)
@@ -704,7 +704,9 @@ def test_a_share_of_the_tokenizers_pictures_shows_letters_only(monkeypatch):
     for seed in range(1000):
         tokenizer.training_picture(seed)
     lettered = [scene for scene in scenes if all(thing.letter for thing in scene.things)]
+    metal = [scene for scene in scenes if all(thing.material == "metal" for thing in scene.things)]
     assert len(lettered) / 1000 == pytest.approx(tokenizer.LETTERED, abs=0.05)
+    assert len(metal) / 1000 == pytest.approx(tokenizer.METAL + 0.05, abs=0.05)  # of the others some happen to be
     assert {(t.letter, t.color) for scene in lettered for t in scene.things} == {*itertools.product(SIGNS, COLORS)}
     assert {len(scene.things) for scene in lettered} == {1, 2, 3, 4} and any(scene.view != "front" for scene in lettered)
 

@@ -72,21 +72,28 @@ def keep_local(model: VQModel) -> None:
         conv.weight.register_hook(centre.mul)
 
 
-LETTERED = 0.25
-"""Share of pictures of cubes with letters: of other scenes one cube in thirty has one, and they were not learned."""
+LETTERED, METAL = 0.2, 0.2
+"""Shares of pictures of cubes with letters, and of metal things alone: of other scenes one cube in thirty has a letter, and what
+tells metal from paint is a streak of light.
+"""
 
 
 def training_picture(seed: int) -> np.ndarray:
-    """One of the world's pictures, (256, 256, 3) uint8: six in ten plain, the rest other views, styles and maps."""
+    """One of the world's pictures, (256, 256, 3) uint8: half of them plain, the rest other views, styles and maps."""
     rng = np.random.default_rng(seed)
-    count, kind = int(rng.integers(1, 5)), rng.random()
-    scene = world.random_scene(rng, count=count, wanted=world.lettered_cubes(rng, count * (rng.random() < LETTERED)))
-    if 0.60 < kind < 0.72:
+    count, kind, chance = int(rng.integers(1, 5)), rng.random(), rng.random()
+    wanted: tuple[dict, ...] = ()
+    if chance < LETTERED:
+        wanted = world.lettered_cubes(rng, count)
+    elif chance < LETTERED + METAL:
+        wanted = ({"material": "metal"},) * count
+    scene = world.random_scene(rng, count=count, wanted=wanted)
+    if 0.50 < kind < 0.62:
         scene = scene.with_(view=str(rng.choice(list(world.VIEWS)[1:])))
     picture = render(scene)
-    if kind < 0.72:
+    if kind < 0.62:
         return picture.rgb
-    if kind < 0.87:
+    if kind < 0.85:
         return stylize(picture.rgb, str(rng.choice(world.STYLES[1:])))
     return control_map(str(rng.choice(MAPS)), scene, picture)
 
