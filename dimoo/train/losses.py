@@ -209,7 +209,7 @@ def losses_of(model: DiMOO, reader: Reader, vocab: Vocabulary, meaning: Meanings
         pictures.append(i * length + cells)
         thing, same = _given(example, cells)
         stays.append((thing & same)[mask])
-        changes.append((thing & ~same)[mask] if not example.open else torch.zeros(int(mask.sum()), dtype=torch.bool))
+        changes.append((thing & ~same & (not example.open))[mask])
         drawn = example.owners.numel() if example.draws else 0
         taught.append(grounds(ids, cells, example.labels, example.zones, vocab.ids.mask, meaning, generator, drawn))
     naming = torch.cat([i * length + ground.placed.rows for i, ground in enumerate(taught)])
