@@ -73,7 +73,7 @@ def keep_local(model: VQModel) -> None:
 
 
 LETTERED, METAL = 0.2, 0.2
-"""Shares of pictures of cubes with letters, and of metal things alone: of other scenes one cube in thirty has a letter, and what
+"""Shares of pictures of cubes with letters, and of metal things alone: of other scenes one thing in sixty has a letter, and what
 tells metal from paint is a streak of light.
 """
 
