@@ -28,8 +28,9 @@ from dimoo.world.parts import parts
 
 OFTEN = {"place": 8, "counting": 2}
 """How many times as often questions of some categories are asked: to compare two places takes longest to learn."""
-AGAIN = {"view": 2}
-"""How many times as often lessons of some kinds are given as the others of their family: all that they show has to move."""
+AGAIN = {"view": 2, "subject": 2.5, "add": 2.5}
+"""How many times as often lessons of some kinds are given as the others of their family: in views all has to move, where a
+subject stands is left open, so that cells have to agree on it, and there is seldom room to add a thing."""
 OWN = 0.7
 """Share of claims that are about own pictures, if there are any."""
 UNCONDITIONAL = 0.10  # of the prompts are dropped (published training)
