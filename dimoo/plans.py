@@ -128,7 +128,7 @@ class Planner:
         def branches(codes: torch.Tensor) -> list[Branch]:
             return layout.image_to_image(self.vocab, system, text, given, *codes.shape, codes)
 
-        how = sampling(request, self.defaults, request.guidance_image)
+        how = sampling(request, self.defaults)
         if request.kind == "instruct" and request.keep:
             how = replace(how, before=given[0].flatten(), keep=request.keep)
         return Plan(grid, branches, how, whole(grid))
@@ -178,14 +178,16 @@ class Planner:
         return branches
 
 
-def sampling(request: Draw, defaults: Defaults, guidance_image: float = 0.0) -> ImageSampling:
+def sampling(request: Draw, defaults: Defaults) -> ImageSampling:
     """How a request is sampled; at a temperature of 0 the order of cells is left to no chance either."""
+    edits = isinstance(request, Edit)
+    order_temperature = defaults.edit_order_temperature if edits else defaults.order_temperature
     return ImageSampling(
         steps=request.steps,
         guidance=request.guidance,
-        guidance_image=guidance_image,
+        guidance_image=request.guidance_image if edits else 0.0,
         token_temperature=request.temperature,
-        order_temperature=defaults.order_temperature if request.temperature else 0.0,
+        order_temperature=order_temperature if request.temperature else 0.0,
         top_k=defaults.top_k,
         plausible=defaults.plausible,
         reuse=REUSE if request.cache else None,
