@@ -65,7 +65,6 @@ class Defaults:
     edit_guidance: float = 2.5
     edit_guidance_image: float = 4.0
     edit_temperature: float = 0.7
-    edit_order_temperature: float = 1.0
     edit_keep: float = 0.0
     edit_side: int = 512
     chat_sides: tuple[int, int] = (512, 1024)

@@ -180,14 +180,12 @@ class Planner:
 
 def sampling(request: Draw, defaults: Defaults) -> ImageSampling:
     """How a request is sampled; at a temperature of 0 the order of cells is left to no chance either."""
-    edits = isinstance(request, Edit)
-    order_temperature = defaults.edit_order_temperature if edits else defaults.order_temperature
     return ImageSampling(
         steps=request.steps,
         guidance=request.guidance,
-        guidance_image=request.guidance_image if edits else 0.0,
+        guidance_image=request.guidance_image if isinstance(request, Edit) else 0.0,
         token_temperature=request.temperature,
-        order_temperature=order_temperature if request.temperature else 0.0,
+        order_temperature=defaults.order_temperature if request.temperature else 0.0,
         top_k=defaults.top_k,
         plausible=defaults.plausible,
         reuse=REUSE if request.cache else None,

@@ -106,13 +106,6 @@ def test_edits_have_two_guidance_scales_of_their_own(planner):
     assert [len(branch.ids) for branch in used] == [len(plan.branches(plan.grid)[i].ids) for i in (0, 2)]
 
 
-def test_edits_have_an_order_of_their_own(planner):
-    defaults = replace(planner.defaults, order_temperature=0.5, edit_order_temperature=0.25)
-    plan = draw(replace(planner, defaults=defaults), Edit(flat(256, 256, 7), prompt="a ball"))
-    assert plan.sampling.order_temperature == 0.25
-    assert draw(replace(planner, defaults=defaults), Generate("a ball")).sampling.order_temperature == 0.5
-
-
 def test_instructions_may_hold_on_to_what_they_start_from(planner):
     plan = draw(planner, Edit(flat(256, 256, 7), prompt="a ball", keep=1.5))
     assert plan.sampling.keep == 1.5 and torch.equal(plan.sampling.before, torch.full((256,), 7))

@@ -33,7 +33,6 @@ DEMO = {
     "edit_guidance": 2.0,
     "edit_guidance_image": 1.5,
     "edit_temperature": 0.3,
-    "edit_order_temperature": 0.0,
     "edit_keep": 2.0,
     "edit_side": 256,
     "chat_sides": [256, 256],
