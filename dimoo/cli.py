@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from dimoo.errors import DimooError
 from dimoo.frames import Answer, Frame
 from dimoo.knobs import Choice, Flag, Knob, Mask, Picture, Pictures, Real, Text, Whole, knobs
-from dimoo.tasks import REQUESTS, Chat, Extrapolate, Generate, Request
+from dimoo.tasks import ALIGNMENTS, REQUESTS, Chat, Extrapolate, Generate, Request
 
 if TYPE_CHECKING:
     from dimoo.pipeline import Pipeline
@@ -34,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser, command: str) -> None:
     if kind is Extrapolate:
         parser.add_argument("--aspect", type=aspect, metavar="W:H", help="grow until this aspect is reached, such as 16:9")
         parser.add_argument(
-            "--align", choices=("start", "center", "end"), default="center",
+            "--align", choices=list(ALIGNMENTS), default="center",
             help="with --aspect, where the picture comes to lie: start is left or top",
         )  # fmt: skip
     if kind is not Chat:
@@ -102,14 +102,12 @@ def size(text: str) -> tuple[int, int]:
 
 def aspect(text: str) -> float:
     """16:9 -> 1.78: width over height."""
+    from dimoo.images import read_aspect
+
     try:
-        width, _, height = text.partition(":")
-        ratio = float(width) / float(height or 1)
-        if not 0 < ratio < float("inf"):
-            raise ValueError
-        return ratio
-    except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"{text} is not an aspect: write width:height, such as 16:9") from None
+        return read_aspect(text)
+    except DimooError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main(options: argparse.Namespace) -> int:
@@ -142,8 +140,9 @@ def loaded(options: argparse.Namespace) -> Pipeline:
 
 
 def follow(pipeline: Pipeline, request: Request) -> Iterator[Frame | Answer]:
-    """The run of a request, after what is to be said about its words."""
-    for note in pipeline.notes(request):
+    """The run of a request, after what is to be said about it."""
+    request, notes = pipeline.check(request)
+    for note in notes:
         print(f"dimoo: {note}", file=sys.stderr)
     yield from pipeline.run(request)
 
@@ -157,12 +156,13 @@ def request_of(options: argparse.Namespace) -> Request:
 
 def grow_to_aspect(options: argparse.Namespace, pipeline: Pipeline) -> None:
     """Puts the sides that --aspect asks for among the options. Raises DimooError if some are given as well."""
-    from dimoo.images import sides_for_aspect, upright, working
+    from dimoo.images import sides_for_aspect, size_for, upright
 
     if any(hasattr(options, side) for side in Extrapolate.SIDES):
         raise DimooError("Give either --aspect or the sides on which to grow, not both.")
-    picture = working(upright(options.image), pipeline.defaults, pipeline.vq.cell)
-    for side, pixels in sides_for_aspect(picture.size, options.aspect, options.align, pipeline.vq.cell).items():
+    cell = pipeline.vq.cell
+    size = size_for(upright(options.image).size, pipeline.defaults, cell)
+    for side, pixels in sides_for_aspect(size, options.aspect, options.align, cell).items():
         setattr(options, side, pixels)
 
 

@@ -215,6 +215,18 @@ def fade(cells: np.ndarray, feather: int, cell: int = 16) -> np.ndarray:
     return weight.swapaxes(1, 2).reshape(height * cell, width * cell).astype(np.float32)
 
 
+def read_aspect(text: str) -> float:
+    """16:9 -> 1.78: width over height. Raises DimooError."""
+    try:
+        width, _, height = text.partition(":")
+        aspect = float(width) / float(height or 1)
+        if not 0 < aspect < math.inf:
+            raise ValueError
+        return aspect
+    except (ValueError, ZeroDivisionError):
+        raise DimooError(f"{text:.40} is not an aspect: write width:height, such as 16:9.") from None
+
+
 def sides_for_aspect(size: Size, aspect: float, align: str = "center", cell: int = 16) -> dict[str, int]:
     """Pixels to add left, right, top and bottom, in whole cells, so that a picture of `size` reaches an aspect.
 

@@ -29,13 +29,14 @@ from dimoo.outline import Need, Outline
 from dimoo.plans import Encode, Plan, Planner, Talk, at_working_size, pictures_of
 from dimoo.preview import NEUTRAL, Budget, Preview, fit_unseen
 from dimoo.sampler import ImageState
-from dimoo.tasks import SEEDS, Chat, Draw, Extrapolate, Inpaint, Request
+from dimoo.tasks import SEEDS, Chat, Draw, Extrapolate, Generate, Inpaint, Request
 from dimoo.timing import Stopwatch
 from dimoo.vocab import Vocabulary
 from dimoo.vq import VQModel
 from dimoo.windows import unmask_windows
 
 PREVIEW_SHARE = 0.04  # of the time of a run
+LARGE = 1.25  # times the usual area
 NOTICED = 0.05  # the share of a picture that may be cut off without a word
 CARD_FLOPS = 2e14  # bfloat16 rate of a data-centre card on this kind of model, for estimates only
 SMALL_WORDS = set(
@@ -81,20 +82,23 @@ class Pipeline:
         the work at once and keeps nothing. Raises DimooError before anything else for a request that cannot
         be met.
         """
-        request = request.resolve(self.defaults)
-        self.notes(request)
-        request = at_working_size(request, self.defaults, self.vq.cell)
+        request = at_working_size(request.resolve(self.defaults), self.defaults, self.vq.cell)
+        self._word_notes(request)
         check_fits(self.need(request), self.model.device)
         with out_of_memory():
             yield from self._talk(request, stop) if isinstance(request, Chat) else self._pictures(request, stop)
 
-    def notes(self, request: Request) -> list[str]:
-        """Sentences about what will not be as asked for: tasks and words that are not known, pictures that are scaled.
+    def check(self, request: Request) -> tuple[Request, list[str]]:
+        """The same request with its pictures at their working sizes, and sentences about what will not be as asked for: tasks and
+        words that are not known, pictures that are scaled.
 
-        Raises DimooError when no word is known. Of a prompt small words alone are not enough to go by; a question may
-        consist of them.
+        Touches no device. Raises DimooError for a request that cannot be met, or of which no word is known: of a prompt small
+        words alone are not enough to go by; a question may consist of them.
         """
-        return self._task_notes(request) + self._size_notes(request) + self._word_notes(request)
+        worked = at_working_size(request, self.defaults, self.vq.cell)
+        self.need(worked.resolve(self.defaults))
+        notes = self._task_notes(request) + self._area_notes(request) + self._size_notes(request, worked)
+        return worked, notes + self._word_notes(request)
 
     def _task_notes(self, request: Request) -> list[str]:
         unable = [] if request.task in self.defaults.tasks else [SKILLS[request.task]]
@@ -105,13 +109,19 @@ class Pipeline:
     def _can_assess(self) -> bool:
         return self.defaults.assess == "words" or self.defaults.assess == "question" and can_answer(self.vocab)
 
-    def _size_notes(self, request: Request) -> list[str]:
+    def _area_notes(self, request: Request) -> list[str]:
+        """Of pictures from words that are larger than the checkpoint usually draws at once."""
+        full, usual = request.resolve(self.defaults), (self.defaults.width, self.defaults.height)
+        if not isinstance(full, Generate) or full.width * full.height <= LARGE * math.prod(usual):
+            return []
+        return [f"{self.defaults.name} draws best at about {usual[0]} × {usual[1]} pixels: larger pictures may fall apart."]
+
+    def _size_notes(self, request: Request, worked: Request) -> list[str]:
         """Of pictures that lose pixels, or more than a little at their edges, and of those whose pixels were to stay."""
-        notes, cell = [], self.vq.cell
-        worked = pictures_of(at_working_size(request, self.defaults, cell))
+        notes, resized = [], pictures_of(worked)
         for name, picture in pictures_of(request).items():
-            before, after = picture.size, worked[name].size
-            if after == cropped_size(before, cell):
+            before, after = picture.size, resized[name].size
+            if after == cropped_size(before, self.vq.cell):
                 continue  # what it loses is less than a cell
             said, stays, cut = [], isinstance(request, Inpaint | Extrapolate), 1 - left_over(before, after)
             if stays or math.prod(after) < math.prod(before):
@@ -135,11 +145,6 @@ class Pipeline:
             words = ", ".join(unknown) or request.prompt.strip()
             raise DimooError(f"{self.defaults.name} knows none of these words: {words}. {help}".strip())
         return [] if not unknown else [f"{self.defaults.name} does not know: {', '.join(unknown)}. {help}".strip()]
-
-    def check(self, request: Request) -> list[str]:
-        """`notes`, after making sure that the request can be met. Raises DimooError if not; touches no device."""
-        self.need(request.resolve(self.defaults))
-        return self.notes(request)
 
     def gpu_seconds(self, request: Request) -> float:
         """A generous estimate of the seconds a data-centre card takes, for reserving it.

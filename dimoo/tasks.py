@@ -14,6 +14,8 @@ from dimoo.knobs import Choice, Flag, Knob, Mask, Picture, Pictures, Real, Text,
 SEEDS = 2**32
 MAPS = {"canny": "Canny edges", "hed": "Soft edges", "depth": "Depth", "openpose": "Pose"}
 DIRECTIONS = {"left": "Left", "right": "Right", "back": "Back"}
+ALIGNMENTS = {"start": "Left or top", "center": "Centre", "end": "Right or bottom"}
+"""Where a picture that grows to an aspect comes to lie."""
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,8 @@ def test_a_picture_is_continued(client, red):
     pixels = np.asarray(Image.open(path))
     assert pixels.shape == (112, 192, 3) and (settings["width"], settings["height"]) == (192, 112)
     assert (pixels[:96, 64:] == (255, 0, 0)).all()
+    _, [settings] = client.predict(red["red"], aspect="2:1", align="end", steps=2, api_name="/extrapolate")
+    assert (settings["left"], settings["right"], settings["width"], settings["height"]) == (64, 0, 192, 96)
 
 
 def test_a_question_is_answered_step_by_step(client, red):
@@ -201,6 +203,8 @@ def test_a_question_is_answered_step_by_step(client, red):
 @pytest.mark.parametrize(
     ("name", "values", "sentence"),
     [
+        ("/extrapolate", {"image": "red", "aspect": "16:0"}, "16:0 is not an aspect"),
+        ("/extrapolate", {"image": "red", "aspect": "2:1", "left": 16}, "either an aspect or the sides"),
         ("/edit", {"image": "red"}, "Instruction is empty"),
         ("/edit", {"image": "red", "kind": "style"}, "Style picture is missing"),
         ("/edit", {"image": "red", "kind": "dance"}, "Kind is one of instruct, control"),

@@ -176,11 +176,11 @@ def test_who_stops_a_later_try_gets_the_complete_picture_before(pipeline):
 
 def test_a_checkpoint_that_cannot_judge_its_tries_says_so(pipeline, built_in):
     request = Generate("a red ball", tries=2)
-    assert "tell which of its tries is best" in pipeline.notes(request)[0]  # it does not know the words yes and no
+    assert "tell which of its tries is best" in pipeline.check(request)[1][0]  # it does not know the words yes and no
     for assess, notes in (("words", 0), ("question", 0), ("none", 1)):
         able = replace(built_in, defaults=replace(built_in.defaults, assess=assess))
-        assert len(able.notes(request)) == notes
+        assert len(able.check(request)[1]) == notes
     able = replace(pipeline, defaults=replace(pipeline.defaults, tries=2, assess="words"))
-    assert able.notes(request) == [] and Generate("a red ball").resolve(able.defaults).tries == 2
+    assert able.check(request)[1] == [] and Generate("a red ball").resolve(able.defaults).tries == 2
     twice, once = (able.gpu_seconds(Generate("a red ball", tries=tries)) for tries in (2, 1))
     assert twice - 10 == pytest.approx(2 * (once - 10))

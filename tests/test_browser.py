@@ -411,6 +411,32 @@ def test_seeds_and_settings_are_reused(visit, tmp_path):
     assert other.input_value("#generate-seed input") == str(read_settings(first)["seed"])
 
 
+def test_a_seed_that_is_written_counts(visit, tmp_path):
+    page = visit()
+    set_number(page, "steps", 2)
+    assert page.is_checked("#generate-random-seed input")
+    page.fill("#generate-seed input", "42")
+    page.wait_for_selector("#generate-random-seed input:not(:checked)")
+    generate(page)
+    wait_for(page, "done")
+    assert read_settings(download(page, tmp_path))["seed"] == 42
+
+
+def test_shapes_and_sides_follow_each_other(visit, tmp_path):
+    page = visit()
+    set_number(page, "steps", 2)
+    page.click("#generate-shape label >> text=Wide")
+    page.wait_for_function("document.querySelector('#generate-width input[type=number]').value === '320'")
+    assert page.input_value("#generate-height input[type=number]") == "192"
+    set_number(page, "height", 160)
+    page.wait_for_function("!document.querySelector('#generate-shape label.selected')")
+    generate(page)
+    wait_for(page, "done")
+    assert Image.open(download(page, tmp_path)).size == (320, 160)
+    set_number(page, "height", 192)
+    page.wait_for_selector("#generate-shape label.selected >> text=Wide")
+
+
 def test_examples_and_surprises_fill_in_the_prompt(visit):
     page = visit()
     page.click("#generate-examples button >> nth=1")

@@ -33,6 +33,10 @@ def last(pipeline, request, **options):
     return list(pipeline.run(request, **options))[-1]
 
 
+def notes(pipeline, request):
+    return pipeline.check(request)[1]
+
+
 def test_frames_count_the_steps_and_end_in_a_picture(pipeline):
     frames = list(pipeline.run(Generate("a red ball", seed=3)))
     assert [frame.step for frame in frames] == list(range(13))
@@ -128,10 +132,9 @@ def test_closing_ends_the_work(pipeline, monkeypatch):
 
 def test_unknown_words_are_named_and_left_out(pipeline):
     prompt = "a red ball and a Dragon in 1 castle, dragon"
-    note = pipeline.notes(Generate(prompt))
-    assert len(note) == 1
-    assert note[0].startswith("Testville does not know: Dragon") and "castle" in note[0]
-    assert note[0].endswith("It knows: ball, cube, cone; red, green, blue; beach, snow, night.")
+    (note,) = notes(pipeline, Generate(prompt))
+    assert note.startswith("Testville does not know: Dragon") and "castle" in note
+    assert note.endswith("It knows: ball, cube, cone; red, green, blue; beach, snow, night.")
     with_dragon = last(pipeline, Generate("a red dragon ball", steps=3, seed=1))
     without = last(pipeline, Generate("a red ball", steps=3, seed=1))
     assert np.array_equal(with_dragon.tokens, without.tokens)
@@ -318,7 +321,7 @@ def test_reservations_for_every_task(pipeline):
 
 
 def test_tasks_that_were_not_learned_are_noted(pipeline):
-    assert pipeline.defaults.tasks == ("generate",) and pipeline.notes(Generate("a red ball")) == []
+    assert pipeline.defaults.tasks == ("generate",) and notes(pipeline, Generate("a red ball")) == []
     sentences = {
         "edit pictures": Edit(PICTURE, kind="view"),
         "draw parts of pictures anew": Inpaint(PICTURE, MASK),
@@ -326,31 +329,37 @@ def test_tasks_that_were_not_learned_are_noted(pipeline):
         "answer questions": Chat((PICTURE,), "is it red?"),
     }
     for skill, request in sentences.items():
-        assert f"Testville has not learned to {skill}: do not expect much." in pipeline.notes(request)
+        assert f"Testville has not learned to {skill}: do not expect much." in notes(pipeline, request)
+
+
+def test_pictures_that_are_larger_than_usual_are_noted(pipeline):
+    assert notes(pipeline, Generate("a red ball", 320, 256)) == notes(pipeline, Generate("a red ball")) == []
+    (note,) = notes(pipeline, Generate("a red ball", 384, 256))
+    assert note == "Testville draws best at about 256 × 256 pixels: larger pictures may fall apart."
 
 
 def test_pictures_that_are_scaled_are_noted(pipeline):
     able = replace(pipeline, defaults=replace(pipeline.defaults, tasks=EVERY_TASK["tasks"], max_area=256 * 256))
-    large, odd = Image.new("RGB", (1000, 500)), Image.new("RGB", (250, 170))
+    large, odd = Image.new("RGB", (1000, 500), "white"), Image.new("RGB", (250, 170), "white")
     for request in (Inpaint(large, large), Extrapolate(large, left=16)):
-        (note,) = able.notes(request)
+        (note,) = notes(able, request)
         assert note.startswith("The picture is scaled from 1000 × 500 to 352 × 176, a size that Testville can work on")
-    assert able.notes(Inpaint(odd, odd)) == able.notes(Extrapolate(odd, left=16)) == []
+    assert notes(able, Inpaint(odd, odd)) == notes(able, Extrapolate(odd, left=16)) == []
 
 
 def test_pictures_that_are_fitted_to_what_was_trained_are_noted(pipeline):
     able = replace(pipeline, defaults=replace(pipeline.defaults, tasks=EVERY_TASK["tasks"]))
     side = able.defaults.edit_side
     square, small, long = (Image.new("RGB", size) for size in ((1200, 1200), (64, 64), (3000, 400)))
-    edits = able.notes(Edit(long, kind="style", reference=square))
+    edits = notes(able, Edit(long, kind="style", reference=square))
     fitted = pictures_of(at_working_size(Edit(long, prompt="a red ball"), able.defaults))["The picture"].size
     assert f"The picture is scaled from 3000 × 400 to {fitted[0]} × {fitted[1]}" in edits[0]
     assert edits[0].endswith(" at its edges.") and ", and cut by " in edits[0]
     assert "The reference is scaled from 1200 × 1200 to" in edits[1]
-    first, second, *words = able.notes(Chat((square, long), "is it red?"))
+    first, second, *words = notes(able, Chat((square, long), "is it red?"))
     assert first == f"Picture 1 is scaled from 1200 × 1200 to {side} × {side}, a size that Testville can work on."
     assert second.startswith("Picture 2 is scaled from 3000 × 400 to ") and second.endswith(" at its edges.")
-    assert able.notes(Chat((small, small), "is it red?")) == words  # what becomes larger loses nothing
+    assert notes(able, Chat((small, small), "is it red?")) == words  # what becomes larger loses nothing
 
 
 @given(st.integers(64, 1500), st.integers(64, 1500))
@@ -392,15 +401,15 @@ def test_one_picture_may_be_given_bare(pipeline):
 
 def test_notes_for_every_task(pipeline):
     pipeline = replace(pipeline, defaults=replace(pipeline.defaults, tasks=EVERY_TASK["tasks"]))
-    assert pipeline.notes(Inpaint(PICTURE, MASK)) == pipeline.notes(Extrapolate(PICTURE, left=16)) == []
-    assert pipeline.notes(Edit(PICTURE, kind="view")) == []
-    (note,) = pipeline.notes(Edit(PICTURE, prompt="make the dragon red"))
+    assert notes(pipeline, Inpaint(PICTURE, MASK)) == notes(pipeline, Extrapolate(PICTURE, left=16)) == []
+    assert notes(pipeline, Edit(PICTURE, kind="view")) == []
+    (note,) = notes(pipeline, Edit(PICTURE, prompt="make the dragon red"))
     assert "does not know: make, dragon." in note
     with pytest.raises(DimooError, match="knows none of these words: dragon"):
         next(pipeline.run(Inpaint(PICTURE, MASK, "dragon")))
-    assert "dragon" in pipeline.notes(Chat((PICTURE,), "is it a dragon?"))[0]
+    assert "dragon" in notes(pipeline, Chat((PICTURE,), "is it a dragon?"))[0]
     with pytest.raises(DimooError, match="knows none of these words"):
-        pipeline.notes(Chat((PICTURE,), "dragon?"))
+        notes(pipeline, Chat((PICTURE,), "dragon?"))
 
 
 def test_the_stopwatch_reckons_over_all_pictures():

@@ -20,10 +20,10 @@ from dimoo.metadata import save_png
 from dimoo.tasks import Chat, Edit, Extrapolate, Generate, Inpaint
 from dimoo.ui import api, chat, edit, extrapolate, inpaint, transfer
 from dimoo.ui.chat import Table, Talk, bubble, plain
-from dimoo.ui.controls import picture_box, sizes
+from dimoo.ui.controls import picture_box
 from dimoo.ui.easel import AGAIN
 from dimoo.ui.examples import FOR_TASK, chosen_values, path_of
-from dimoo.ui.files import LARGEST_AREA, Picture, opened
+from dimoo.ui.files import Picture, opened
 from dimoo.ui.line import new_ticket
 from dimoo.ui.page import TABS, build_page
 from dimoo.ui.workbench import Shop, Wanted
@@ -61,13 +61,11 @@ def test_the_box_passes_on_the_file_itself(file):
     assert box.preprocess(upload) == "/x/broken.png" and box.preprocess(None) is None
 
 
-def test_pictures_are_read_upright_and_bounded(file, tmp_path):
+def test_pictures_are_read_upright_and_whole(file, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
     assert opened(file("turned.jpg", (64, 128), exif=exif)).size == (128, 64)
-    width, height = opened(file("huge.png", (3000, 1500))).size
-    assert 0.99 * LARGEST_AREA < width * height <= LARGEST_AREA and abs(width / height - 2) < 0.01
-    assert opened(file("wide.png", (4000, 500))).size == (4000, 500)
+    assert opened(file("large.png", (3000, 1500))).size == (3000, 1500)
     assert opened(None) is None
     (tmp_path / "broken.png").write_bytes(b"\x89PNG not at all")
     with pytest.raises(DimooError, match=r"broken\.png cannot be read"):
@@ -286,7 +284,7 @@ def test_a_picture_that_will_be_scaled_is_said(pipeline, file):
         inpaint.inpaint_request(able.defaults, **inpaint_values(large, strokes((352, 176), (0, 0, 20, 20)), None)),
         extrapolate.extrapolate_request(DEFAULTS, large, "free", "center", prompt="", feather=8, **sides, **SAMPLING),
     ):
-        (note,) = able.check(request)
+        _, (note,) = able.check(request)
         assert "scaled from 1000 × 500 to 352 × 176" in note
 
 
@@ -319,7 +317,7 @@ def asked(table, request, talk):
 @pytest.fixture
 def table():
     with gr.Blocks():
-        yield Table_(Shop(lambda request, sign: answers("a", "a ball"), lambda request: [], DEFAULTS, gr.State([])))
+        yield Table_(Shop(lambda request, sign: answers("a", "a ball"), lambda request: (request, []), DEFAULTS, gr.State([])))
 
 
 class Table_(Table):
@@ -405,7 +403,7 @@ def page():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transfer, "connect", spy)
-        blocks = build_page(lambda request, sign: iter(()), lambda request: [], DEFAULTS)
+        blocks = build_page(lambda request, sign: iter(()), lambda request: (request, []), DEFAULTS)
     return blocks, found.pop("tabs"), found
 
 
@@ -417,7 +415,7 @@ def picture(tmp_path, request, **more) -> Picture:
 
 def test_a_page_has_the_tabs_of_its_checkpoint():
     some = Defaults.of({"tasks": ["chat", "inpaint", "flying"]})
-    blocks = build_page(lambda request, sign: iter(()), lambda request: [], some)
+    blocks = build_page(lambda request, sign: iter(()), lambda request: (request, []), some)
     tabs = [block.label for block in blocks.blocks.values() if isinstance(block, gr.Tab)]
     assert tabs == ["Inpaint", "Chat"]
     assert [f.api_name for f in blocks.fns.values() if f.api_visibility == "public"] == ["inpaint", "chat"]
@@ -431,8 +429,11 @@ def test_settings_go_back_to_where_they_came_from(page, tmp_path):
     assert update[tabs]["selected"] == "generate"
     values = {name: update[component] for name, component in controls.items() if component in update}
     assert values["prompt"] == "a ball" and values["random_seed"] is False
-    assert values["size"]["value"] == "256x192" and ("Own\n256 × 192", "256x192") in values["size"]["choices"]
-    assert all(label.split("\n")[0] != "Own" for label, _ in sizes(DEFAULTS, "1024x1024"))
+    assert (values["width"], values["height"]) == (256, 192)
+    (shape,) = benches["generate"].derived
+    assert update[shape] is None  # no preset
+    settings = picture(tmp_path, Generate("a ball", width=1280, height=768)).settings | {"width": 1280, "height": 768}
+    assert transfer.to_controls(tabs, benches, settings, [])[shape] == "1280x768"
     assert (values["seed"], values["steps"], values["guidance"]) == (5, 3, 2.5)
     red = Image.new("RGB", (64, 64), "red")
     update = transfer.to_controls(tabs, benches, Edit(red, kind="view", direction="back", seed=3).settings(), [])
@@ -503,7 +504,7 @@ def test_a_map_waits_for_what_is_being_made(page, file):
     easel, visit = benches["edit"], SimpleNamespace(session_hash="mine")
     button = next(b for b in blocks.blocks.values() if getattr(b, "elem_id", None) == "edit-make-map")
     [make] = [f.fn for f in blocks.fns.values() if (button._id, "click") in f.targets]
-    easel.shop.notes = lambda request: []
+    easel.shop.check = lambda request: (request, [])
     values = dict.fromkeys(easel.controls) | {"image": file(), "map": "depth", "kind": "control", "prompt": ""}
     values["random_seed"] = True
     ticket, message, wanted, *_ = make(visit, ("", None), *values.values())

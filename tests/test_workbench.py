@@ -20,10 +20,10 @@ from dimoo.frames import Frame
 from dimoo.metadata import read_settings
 from dimoo.tasks import Chat, Edit, Extrapolate, Generate, Inpaint
 from dimoo.ui import files
-from dimoo.ui.controls import literal, split_size, surprise_script
+from dimoo.ui.controls import literal, surprise_script
 from dimoo.ui.easel import Easel, reused_seed
 from dimoo.ui.examples import path_of, served
-from dimoo.ui.files import found
+from dimoo.ui.files import found, keep
 from dimoo.ui.gallery import (
     FORGOTTEN,
     MOST_PICTURES,
@@ -32,6 +32,7 @@ from dimoo.ui.gallery import (
     choose,
     details_html,
     given_pictures,
+    listed,
     publish,
     restored,
     title_of,
@@ -161,7 +162,7 @@ def test_a_request_that_cannot_run_never_waits(easel):
 
 def test_what_only_the_checkpoint_can_refuse_never_waits_either(easel, pipeline):
     small = replace(pipeline.defaults, max_area=512 * 512, text_only=False)
-    easel.shop.notes = replace(pipeline, defaults=small).check
+    easel.shop.check = replace(pipeline, defaults=small).check
     red, black = Image.new("RGB", (64, 64), "red"), Image.new("L", (64, 64))
     for request, sentence in (
         (make(width=1024, height=1024), "is too large"),
@@ -219,15 +220,16 @@ def test_leaving_the_line(easel):
     assert message["phase"] == "idle" and kept == gr.skip()
 
 
-def test_what_waits_has_the_size_at_which_it_is_worked_on(easel):
+def test_what_waits_has_the_size_at_which_it_is_worked_on(easel, pipeline):
     large, mask = Image.new("RGB", (3000, 2000), "red"), Image.new("L", (3000, 2000))
     mask.paste(255, (1000, 500, 1100, 600))
-    easel.shop.notes = lambda request: [str(request.image.size)]
+    easel.shop.check = replace(pipeline, defaults=replace(pipeline.defaults, tasks=("inpaint", "extrapolate"))).check
     for request in (Inpaint(large, mask, "a ball"), Extrapolate(large, "a ball", left=64)):
         ticket, message = easel.begin(None, lambda request=request: request)
         wanted = easel.shop.line.start(ticket)
         width, height = wanted.request.image.size
-        assert width * height <= easel.shop.defaults.max_area and wanted.notes == message["notes"] == ["(3000, 2000)"]
+        assert width * height <= easel.shop.defaults.max_area
+        assert wanted.notes == message["notes"] and "scaled from 3000 × 2000" in wanted.notes[0]
         if isinstance(request, Inpaint):
             left, top, right, bottom = wanted.request.mask.getbbox()
             assert wanted.request.mask.size == (width, height)
@@ -250,7 +252,7 @@ def test_what_breaks_is_logged_and_said_plainly(easel, caplog):
 
 def clicked(picture):
     """What the page says of a click on a picture of the gallery that it shows."""
-    return type("Event", (), {"index": 0, "value": {"image": {"path": str(picture.path)}, "caption": ""}})()
+    return type("Event", (), {"index": 0, "value": {"image": {"path": str(picture.small)}, "caption": ""}})()
 
 
 def make_more(easel) -> list:
@@ -356,6 +358,15 @@ def test_a_picture_keeps_what_it_was_made_from(easel):
     assert choose([picture], clicked(picture))[0]["before"] is None
 
 
+def test_large_pictures_are_listed_small_and_come_back_whole():
+    large, small = (keep(drawn(Generate("a ball"), size), new_ticket()) for size in ((1024, 512), (256, 256)))
+    (path, _), (own, _) = listed([large, small])
+    assert Image.open(path).size == (320, 160) and own == str(small.path)
+    assert found(large.ticket) == [large]
+    _, chosen, _, download = choose([small, large], clicked(large))
+    assert chosen == large and Image.open(download).size == (1024, 512)
+
+
 def test_what_there_is_to_compare():
     red, result = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (128, 64))
     grown = before(Extrapolate(red, left=64), result)
@@ -400,10 +411,10 @@ def test_text_from_people_is_escaped():
 
 def test_controls_make_requests():
     values = {"prompt": "a ball", "steps": 8, "guidance": 2.5, "temperature": 0.5, "seed": 7, "count": 2, "cache": True}
-    request = request_of("320x192", **values, random_seed=False)
+    values |= {"width": 320, "height": 192}
+    request = request_of(**values, random_seed=False)
     assert request == Generate("a ball", 320, 192, steps=8, guidance=2.5, temperature=0.5, seed=7, count=2, cache=True)
-    assert request_of("320x192", **values, random_seed=True).seed is None
-    assert split_size(None) == (None, None)
+    assert request_of(**values, random_seed=True).seed is None
 
 
 # The line

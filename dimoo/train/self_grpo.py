@@ -112,7 +112,7 @@ def check(pipeline: Pipeline, quizzes: list[Quiz] | None, how: Method) -> None:
     if pipeline.defaults.assess != "question" and any(quiz.verifies for quiz in quizzes or ()):
         raise DimooError(f"{pipeline.defaults.name} cannot say whether a picture shows its prompt: give each prompt questions.")
     for quiz in quizzes or islice(toytown_quizzes(np.random.default_rng(0)), 1):
-        for note in pipeline.check(how.request(quiz.prompt)):
+        for note in pipeline.check(how.request(quiz.prompt))[1]:
             print(f"dimoo: {note}", file=sys.stderr)
         for question, answer in quiz.questions:
             unknown = pipeline.vocab.unknown_words(f"{question} {answer}")

@@ -13,7 +13,8 @@ import gradio as gr
 from gradio.data_classes import FileData
 
 from dimoo.errors import DimooError
-from dimoo.tasks import DIRECTIONS, MAPS, Chat, Edit, Extrapolate, Generate, Inpaint, Request
+from dimoo.images import read_aspect, sides_for_aspect, size_for
+from dimoo.tasks import ALIGNMENTS, DIRECTIONS, MAPS, Chat, Edit, Extrapolate, Generate, Inpaint, Request
 from dimoo.ui.attachments import all_of, limit_downloads, sent
 from dimoo.ui.files import keep, opened
 from dimoo.ui.line import StopSign, new_ticket
@@ -21,7 +22,7 @@ from dimoo.ui.workbench import Shop
 
 Pictures = tuple[list[FileData], list[dict[str, Any]]]
 Words = tuple[str, dict[str, Any]]
-Kind, Map, Direction = (Literal[tuple(words)] for words in (Edit.KINDS, MAPS, DIRECTIONS))
+Kind, Map, Direction, Align = (Literal[tuple(words)] for words in (Edit.KINDS, MAPS, DIRECTIONS, ALIGNMENTS))
 
 
 def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
@@ -138,7 +139,7 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
             picture by picture
         """
         yield from draw(shop, lambda: Inpaint(
-            opened(sent(image), area=None), sent(mask), prompt, invert, grow, feather,
+            opened(sent(image)), sent(mask), prompt, invert, grow, feather,
             steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache,
         ))  # fmt: skip
 
@@ -156,6 +157,8 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
         seed: int | None = None,
         count: int = 1,
         cache: bool = False,
+        aspect: str | None = None,
+        align: Align = "center",
     ) -> Pictures:
         """Continues a picture beyond its sides with Lumina-DiMOO; the given pixels stay as they are.
 
@@ -173,14 +176,24 @@ def endpoints(shop: Shop) -> dict[str, Callable[..., Iterator[tuple]]]:
             seed: the same seed and settings give the same picture; a random one if left out
             count: how many pictures, with consecutive seeds
             cache: reuse keys and values of settled tokens, which is faster and changes the picture slightly
+            aspect: grow until the picture has this width:height, such as 16:9, in place of the sides
+            align: with an aspect, where the picture comes to lie: start (left or top), center or end
         Returns:
             PNG files that carry their settings, and the settings of each, with notes on what is not as asked for; both grow
             picture by picture
         """
-        yield from draw(shop, lambda: Extrapolate(
-            opened(sent(image), area=None), prompt, left, right, top, bottom, feather,
-            steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache,
-        ))  # fmt: skip
+        def request_of() -> Extrapolate:
+            picture, sides = opened(sent(image)), {"left": left, "right": right, "top": top, "bottom": bottom}
+            if aspect and picture is not None:
+                if any(sides.values()):
+                    raise DimooError("Give either an aspect or the sides on which to grow, not both.")
+                sides = sides_for_aspect(size_for(picture.size, shop.defaults), read_aspect(aspect), align)
+            return Extrapolate(
+                picture, prompt, **sides, feather=feather,
+                steps=steps, guidance=guidance, temperature=temperature, seed=seed, count=count, cache=cache,
+            )  # fmt: skip
+
+        yield from draw(shop, request_of)
 
     def chat(
         question: str,
@@ -242,10 +255,10 @@ def run(shop: Shop, ticket: str, request_of: Callable[[], Request]) -> Iterator[
     """
     shop.line.occupy(ticket)
     try:
-        wanted = shop.check(request_of())
+        request, notes = shop.check(request_of())
         # before the model is asked for anything: a run that has yielded can be cancelled
-        yield {"notes": wanted.notes} if wanted.notes else {}
-        with closing(shop.run(wanted.request, str(StopSign.of(ticket).path))) as states:
+        yield {"notes": notes} if notes else {}
+        with closing(shop.run(request, str(StopSign.of(ticket).path))) as states:
             for state in states:
                 shop.line.expect(ticket, state.seconds_left)
                 yield state

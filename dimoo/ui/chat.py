@@ -175,6 +175,8 @@ def lengths(short: bool, defaults: Defaults) -> tuple:
 
 
 def request_of(images: Sequence[tuple[str, Any]] | None, **values: Any) -> Chat:
+    """Too many pictures are refused before any is opened. Raises DimooError."""
+    knobs(Chat)["images"].check_number(len(images or ()))
     return Chat(images=[opened(path) for path, _ in images or ()], **values)
 
 

@@ -13,7 +13,7 @@ import gradio as gr
 from gradio.components import Component
 from gradio.data_classes import ImageData
 
-from dimoo.defaults import Defaults, Preset
+from dimoo.defaults import Defaults
 from dimoo.knobs import Choice, Flag, Knob, Real, Text, Whole, knobs
 from dimoo.tasks import Request
 from dimoo.ui.workbench import PRIVATE, Workbench
@@ -64,8 +64,13 @@ def default_value(kind: type[Request], name: str, defaults: Defaults) -> Any:
     return defaults.for_task(kind.task).get(name) if own is None else own
 
 
-def settings_panel(bench: Workbench, kind: type[Request], defaults: Defaults, names: Sequence[str]) -> None:
-    """The seed row, controls for the named fields, and a button that loads settings; added to the workbench."""
+def settings_panel(
+    bench: Workbench, kind: type[Request], defaults: Defaults, names: Sequence[str], sides: Sequence[str] = ()
+) -> None:
+    """The seed row, controls for the named fields, and a button that loads settings; added to the workbench.
+
+    sides: further fields, beside each other.
+    """
     limits = knobs(kind)
     with gr.Accordion("Settings", open=True, elem_classes=["settings"]):
         if "seed" in limits:
@@ -81,8 +86,13 @@ def settings_panel(bench: Workbench, kind: type[Request], defaults: Defaults, na
                 bench.controls["random_seed"] = gr.Checkbox(
                     label="New seed each time", value=True, elem_id=f"{kind.task}-random-seed", elem_classes=["random-seed"]
                 )
+            # a seed that somebody writes is meant
+            bench.controls["seed"].input(None, None, bench.controls["random_seed"], js="() => false", **PRIVATE)
         for name in names:
             bench.controls[name] = control(kind, name, defaults)
+        with gr.Row(elem_classes=["sides"], visible=bool(sides)):
+            for name in sides:
+                bench.controls[name] = control(kind, name, defaults)
         bench.load = gr.UploadButton(
             "Load settings from a PNG", file_types=[".png"], size="sm", elem_id=f"{kind.task}-load", elem_classes=["load"]
         )
@@ -165,34 +175,3 @@ def surprise_script(prompts: Sequence[str]) -> str:
         f"(now) => {{ const all = {texts}.filter((p) => p !== now); "
         "return all.length ? all[Math.floor(Math.random() * all.length)] : now; }"
     )
-
-
-def size_choice(defaults: Defaults, elem_id: str) -> gr.Radio:
-    """Aspect presets; the value is widthxheight."""
-    return gr.Radio(
-        sizes(defaults),
-        value=f"{defaults.width}x{defaults.height}",
-        label="Shape",
-        elem_id=elem_id,
-        elem_classes=["segments"],
-    )
-
-
-def sizes(defaults: Defaults, own: str | None = None) -> list[tuple[str, str]]:
-    """The choices of `size_choice`: the presets, and one of its own if that is none of them."""
-    choices = [(size_label(preset), f"{preset.width}x{preset.height}") for preset in defaults.presets]
-    if own is not None and own not in dict(choices).values():
-        choices.append((size_label(Preset(*split_size(own), "Own")), own))
-    return choices
-
-
-def size_label(size: Preset) -> str:
-    return f"{size.label}\n{size.width} × {size.height}"
-
-
-def split_size(choice: str | None) -> tuple[int | None, int | None]:
-    """The value of `size_choice` -> width, height; nothing chosen means the default."""
-    if not choice:
-        return None, None
-    width, height = choice.split("x")
-    return int(width), int(height)

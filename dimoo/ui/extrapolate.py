@@ -14,10 +14,10 @@ from PIL import Image
 
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
-from dimoo.images import sides_for_aspect, working
+from dimoo.images import read_aspect, sides_for_aspect, size_for, working
 from dimoo.knobs import Whole, knobs
 from dimoo.plans import canvas
-from dimoo.tasks import Extrapolate
+from dimoo.tasks import ALIGNMENTS, Extrapolate
 from dimoo.ui.controls import control, hint, picture_box, settings_panel, settle_seed
 from dimoo.ui.easel import Easel
 from dimoo.ui.examples import build_examples
@@ -29,7 +29,6 @@ HINT = "Your picture grows here."
 SIDES = Extrapolate.SIDES
 FREE = "free"
 ASPECTS = {"Free": FREE, "1 : 1": "1:1", "4 : 3": "4:3", "3 : 2": "3:2", "16 : 9": "16:9", "3 : 4": "3:4", "9 : 16": "9:16"}
-ALIGNMENTS = [("Left or top", "start"), ("Centre", "center"), ("Right or bottom", "end")]
 PREVIEW_SIDE = 320  # pixels of the picture in the layout preview
 
 
@@ -51,7 +50,7 @@ def build(shop: Shop) -> Easel:
                 elem_classes=["segments", "words", "small"],
             )
             controls["align"] = gr.Radio(
-                ALIGNMENTS,
+                [(words, align) for align, words in ALIGNMENTS.items()],
                 value="center",
                 label="Where the picture stays",
                 elem_id="extrapolate-align",
@@ -123,7 +122,7 @@ def layout_of(defaults: Defaults, image: str | None, aspect: str, align: str, *g
     try:
         picture = None if image is None else worked(image, os.path.exists(image) and os.path.getmtime(image), defaults)
         if picture is not None and aspect != FREE:
-            sides = sides_of(aspect, align, picture, defaults)
+            sides = sides_of(aspect, align, picture.size, defaults)
         shown = layout_html(picture, sides, defaults)
     except DimooError as error:
         shown = hint(str(error))
@@ -136,7 +135,7 @@ def worked(path: str, changed: float, defaults: Defaults) -> Image.Image:
 
     changed: when its file was, so that another one under the same name is read. Raises DimooError if it cannot be read.
     """
-    return working(opened(path, area=None), defaults)
+    return working(opened(path), defaults)
 
 
 def layout_html(picture: Any, sides: Mapping[str, int], defaults: Defaults) -> str:
@@ -173,14 +172,13 @@ def words_of(side: str) -> str:
 
 def extrapolate_request(defaults: Defaults, image: str | None, aspect: str, align: str, **values: Any) -> Extrapolate:
     """The request of the tab. Whoever starts at once may be faster than the sides that follow from an aspect."""
-    picture = opened(image, area=None)
+    picture = opened(image)
     if picture is not None and aspect != FREE:
-        values |= sides_of(aspect, align, working(picture, defaults), defaults)
+        values |= sides_of(aspect, align, size_for(picture.size, defaults), defaults)
     return Extrapolate(image=picture, **settle_seed(values))
 
 
-def sides_of(aspect: str, align: str, picture: Image.Image, defaults: Defaults) -> dict[str, int]:
-    """Pixels to add on each side of a picture at its working size. Raises DimooError where that is nothing, or too much."""
-    width, height = map(int, aspect.split(":"))
-    wanted = sides_for_aspect(picture.size, width / height, align)
+def sides_of(aspect: str, align: str, size: tuple[int, int], defaults: Defaults) -> dict[str, int]:
+    """Pixels to add on each side of a picture of this working size. Raises DimooError where that is nothing, or too much."""
+    wanted = sides_for_aspect(size, read_aspect(aspect), align)
     return {side: side_limits(side, defaults).check(pixels) for side, pixels in wanted.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from contextlib import suppress
@@ -26,8 +25,9 @@ CELL = knobs(Extrapolate)["left"].step
 KEEP_SECONDS = 24 * 3600
 SWEEP_SECONDS = 600
 DECODING = BoundedSemaphore(2)  # the largest pictures and masks take a gigabyte meanwhile, however many are uploaded at once
+SMALL = "small.jpg"
+SMALL_SIDE = 320  # pixels of the longer side of a picture among those of the session
 LARGEST_FILE = 20 * 2**20  # bytes of an uploaded picture
-LARGEST_AREA = 2048 * 2048  # pixels of a picture that a session holds on to; no checkpoint works on a larger one
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,12 @@ class Picture:
     given: dict[str, Path] = field(default_factory=dict)
     before: Path | None = None
 
+    @property
+    def small(self) -> Path:
+        """A file to show it with among others: its own where it is small itself."""
+        small = self.path.with_name(SMALL)
+        return small if small.exists() else self.path
+
 
 def folder() -> Path:
     """Inside the folder that Gradio serves from; a file is reached only by those who know its ticket."""
@@ -64,6 +70,10 @@ def keep(
     """Writes the finished picture of a frame with its settings, and the pictures that belong to it."""
     home = folder() / ticket
     path = save_png(frame.image, frame.settings, home / f"{frame.index}" / file_name(frame.settings))
+    if max(frame.image.size) > SMALL_SIDE:
+        small = frame.image.copy()
+        small.thumbnail((SMALL_SIDE, SMALL_SIDE))
+        write(small, path.with_name(SMALL))
     files = {name: write(picture, home / f"{name}.png") for name, picture in (given or {}).items()}
     rows, columns = frame.masked.shape
     compared = None if before is None else write(before, home / "before.png")
@@ -93,19 +103,12 @@ def write(picture: Image.Image, path: Path) -> Path:
     return path
 
 
-def opened(path: str | Path | bytes | None, area: int | None = LARGEST_AREA) -> Image.Image | None:
-    """An uploaded picture, or the bytes of one, upright and shrunk to an area of at most `area` pixels (None: as it is).
-
-    Raises DimooError if it cannot be read.
-    """
+def opened(path: str | Path | bytes | None) -> Image.Image | None:
+    """An uploaded picture, or the bytes of one, see `upright`. Raises DimooError if it cannot be read."""
     if path is None:
         return None
     with DECODING:
-        picture = upright(path)
-        shrink = math.sqrt((area or math.inf) / (picture.width * picture.height))
-        if shrink < 1:
-            picture.thumbnail((shrink * picture.width, shrink * picture.height), Image.Resampling.LANCZOS)
-    return picture
+        return upright(path)
 
 
 def opened_mask(path: str | Path, size: tuple[int, int], target: tuple[int, int]) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -30,7 +31,7 @@ def added(picture: Picture, pictures: list[Picture]) -> list[Picture]:
 
 def listed(pictures: list[Picture]) -> list[tuple[str, str]]:
     """The pictures for gr.Gallery."""
-    return [(str(picture.path), title_of(picture.settings)) for picture in pictures]
+    return [(str(picture.small), title_of(picture.settings)) for picture in pictures]
 
 
 def publish(pictures: list[Picture]) -> tuple:
@@ -51,10 +52,10 @@ def restored(tickets: Any, pictures: list[Picture]) -> list[Picture]:
 def choose(pictures: list[Picture], event: gr.SelectData) -> tuple:
     """A picture of the session back on the stage.
 
-    It goes by its file: the session may have got further pictures since the page showed these.
+    It goes by the folder of its file: the session may have got further pictures since the page showed these.
     """
-    path = event.value["image"]["path"]
-    picture = next((picture for picture in pictures if str(picture.path) == path and picture.path.exists()), None)
+    home = Path(event.value["image"]["path"]).parent
+    picture = next((picture for picture in pictures if picture.path.parent == home and picture.path.exists()), None)
     if picture is None:  # a page that slept for long is forgotten on the server
         return (Message("", "failed", FORGOTTEN).for_page(), *[gr.skip()] * 3)
     return (stage_message(picture), *picture_parts(picture))

@@ -123,7 +123,7 @@ def mask_editor() -> gr.ImageEditor:
 def canvas_for(path: str | None, defaults: Defaults) -> tuple[dict[str, Any] | None, str]:
     """The value of the editor for a picture, at its working size, without strokes; and, as HTML, why there is none."""
     try:
-        picture = opened(path, area=None)
+        picture = opened(path)
     except DimooError as error:
         return None, hint(str(error))
     if picture is None:
@@ -135,7 +135,7 @@ def inpaint_request(
     defaults: Defaults, image: str | None, strokes: dict[str, Any] | None, mask: str | None, invert: bool, **values: Any
 ) -> Inpaint:
     """The request of the tab; its mask has the working size of the picture."""
-    picture = opened(image, area=None)
+    picture = opened(image)
     if picture is None:
         raise DimooError("Picture is missing: add a picture first.")
     size = size_for(picture.size, defaults)

@@ -20,7 +20,7 @@ from dimoo.ui.line import Line
 from dimoo.ui.stage import ASSETS, asset
 from dimoo.ui.switch import Switch, build_switch
 from dimoo.ui.theme import build_theme
-from dimoo.ui.workbench import MODEL, QUICK, Notes, Runner, Shop, Workbench
+from dimoo.ui.workbench import MODEL, QUICK, Check, Runner, Shop, Workbench
 
 TITLE = "Lumina-DiMOO"
 CACHE_SWEEP = (SWEEP_SECONDS, KEEP_SECONDS)
@@ -39,14 +39,14 @@ TABS: dict[str, tuple[str, Callable[[Shop], Workbench]]] = {
 
 
 def build_page(
-    run: Runner, notes: Notes, defaults: Defaults, queue_length: int = QUEUE_LENGTH, switch: Switch | None = None
+    run: Runner, check: Check, defaults: Defaults, queue_length: int = QUEUE_LENGTH, switch: Switch | None = None
 ) -> gr.Blocks:
-    """The page for a checkpoint. run: (request, path of the stop sign) -> frames or answers; notes: see
+    """The page for a checkpoint. run: (request, path of the stop sign) -> frames or answers; check: see
     Pipeline.check; queue_length: how many requests may wait; switch: to other checkpoints, if any are on offer.
     """
     tasks = [task for task in TABS if task in defaults.tasks]
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CACHE_SWEEP, fill_width=True) as page:
-        shop = Shop(run, notes, defaults, gr.State([]), [(task, TABS[task][0]) for task in tasks])
+        shop = Shop(run, check, defaults, gr.State([]), [(task, TABS[task][0]) for task in tasks])
         build_masthead(defaults)
         if switch:
             build_switch(switch, shop.line)

@@ -80,8 +80,6 @@ def to_controls(
     values = {name: value for name, value in checked(REQUESTS[task], settings).items() if value is not None}
     if "seed" in values:
         values["random_seed"] = False
-    if {"width", "height"} <= values.keys():
-        values["size"] = f"{values['width']}x{values['height']}"
     bench = benches[task]
     return turn_to(tabs, bench, pictures) | bench.fill(values | dict(given or {}))
 

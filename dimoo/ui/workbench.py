@@ -20,7 +20,6 @@ from gradio.components import Component
 from dimoo.defaults import Defaults
 from dimoo.errors import DimooError
 from dimoo.frames import Answer, Frame
-from dimoo.plans import at_working_size
 from dimoo.tasks import Request
 from dimoo.ui.line import Line, StopSign, new_ticket
 from dimoo.ui.stage import Message
@@ -35,13 +34,13 @@ BROKEN = "Something went wrong on the server; this could not be finished. Please
 FULL = "Too many people are waiting just now. Please try again in a moment."
 
 Runner = Callable[[Request, str], Iterator[Frame | Answer]]
-Notes = Callable[[Request], list[str]]
+Check = Callable[[Request], tuple[Request, list[str]]]
 RequestOf = Callable[..., Request]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What waits in the line: a request, and what there is to say about it."""
+    """What waits in the line: a request at its working size, and what there is to say about it."""
 
     request: Request
     notes: list[str]
@@ -49,23 +48,18 @@ class Wanted:
 
 @dataclass
 class Shop:
-    """What all tabs have in common: how to run a request, what to say about it, the line before the model.
+    """What all tabs have in common: how to check and run a request, the line before the model.
 
-    run: (request, path of the stop sign) -> frames or answers. notes: request -> sentences; DimooError if it
-    cannot run. pictures: those of the session, newest first. tabs: (task, label) of the tabs of the page.
+    run: (request, path of the stop sign) -> frames or answers. check: see Pipeline.check. pictures: those of the session,
+    newest first. tabs: (task, label) of the tabs of the page.
     """
 
     run: Runner
-    notes: Notes
+    check: Check
     defaults: Defaults
     pictures: gr.State
     tabs: Sequence[tuple[str, str]] = ()
     line: Line = field(default_factory=Line)
-
-    def check(self, request: Request) -> Wanted:
-        """What is to be run for a request. Raises DimooError if it cannot be."""
-        notes = self.notes(request)  # of the pictures as they came
-        return Wanted(at_working_size(request, self.defaults), notes)
 
 
 class Workbench(ABC):
@@ -141,7 +135,7 @@ class Workbench(ABC):
         if self.shop.line.serves(owner):
             return self._busy()
         try:
-            wanted = self.shop.check(request_of())
+            wanted = Wanted(*self.shop.check(request_of()))
         except DimooError as error:
             return ticket, failure(ticket, str(error))
         if not self.shop.line.join(ticket, wanted, owner):
