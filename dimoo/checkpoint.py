@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILT_IN = "assets/toytown"
 PUBLISHED = "Alpha-VLLM/Lumina-DiMOO"
 VARIABLE = "DIMOO_CHECKPOINT"
+SMALLER = "--quantize int8 or nf4 makes them smaller, --offload also uses other devices."
 LIBRARIES = 256 * 10**6  # bytes that those for graphics cards take for themselves while a model runs
 
 
@@ -202,13 +203,12 @@ def fits(outline: Outline, device: torch.device) -> bool:
     return free is None or outline.weights <= free
 
 
-def check_memory(outline: Outline, device: torch.device) -> None:
+def check_memory(outline: Outline, device: torch.device, advice: str = SMALLER) -> None:
     """Raises DimooError when the weights do not fit: a process that runs out is killed without a word."""
     if not fits(outline, device):
         raise DimooError(
             f"The weights need about {gigabytes(outline.weights)} GB of memory in {outline.mode}, but only "
-            f"{gigabytes(free_bytes(device))} GB "
-            "are free. --quantize int8 or nf4 makes them smaller, --offload also uses other devices."
+            f"{gigabytes(free_bytes(device))} GB are free. {advice}"
         )
 
 

@@ -56,7 +56,7 @@ def loading_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu or cuda (default: what there is)")
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"),
-        help="numbers to calculate with; the same seed draws the same picture with the same ones (default: the faster ones)",
+        help="numbers to calculate with, on which it depends what a seed draws (default: the faster ones)",
     )  # fmt: skip
     parser.add_argument("--quantize", metavar="int8|nf4", help="keep the transformer's weights in 8 or 4 bits")
     parser.add_argument("--offload", action="store_true", help="spread the weights over all cards, the rest to the processor")

@@ -31,20 +31,25 @@ class Knob:
 
 @dataclass(frozen=True)
 class Text(Knob):
-    """One line of text; low and high bound its length."""
+    """One line of text, or several if lines; low and high bound its length."""
 
     low: int
     high: int
+    lines: bool = False
 
     def check(self, value: object) -> str:
         if not isinstance(value, str):
             raise DimooError(f"{self.label} must be a text.")
-        text = one_line(value)
+        text = self.tidy(value)
         if len(text) < self.low:
             raise DimooError(f"{self.label} is empty: write a few words.")
         if len(text) > self.high:
             raise DimooError(f"{self.label} has {len(text)} characters: shorten it to at most {self.high}.")
         return text
+
+    def tidy(self, text: str) -> str:
+        """The text as it is taken: without what cannot be seen, see `one_line`."""
+        return "\n".join(map(one_line, text.splitlines())).strip("\n") if self.lines else one_line(text)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dimoo.errors import DimooError
 from dimoo.layout import Branch
 from dimoo.passes import PartialCache
 from dimoo.sampler import ImageSampling, TextSampling
-from dimoo.schedule import mask_counts
+from dimoo.schedule import block_counts, mask_counts
 from dimoo.tasks import Chat, Draw, Edit, Extrapolate, Generate, Inpaint, Request
 from dimoo.vocab import Vocabulary
 from dimoo.windows import Window, drawn_by, outwards, whole
@@ -89,9 +89,8 @@ class Talk:
 
     def _blocks(self) -> list[tuple[int, int]]:
         """(tokens, passes) of each block, if the answer does not end before."""
-        blocks = self.branch.cells.split(self.sampling.block)
-        share = max(1, self.sampling.steps // len(blocks))
-        return [(len(cells), min(share, len(cells))) for cells in blocks]
+        blocks = [len(cells) for cells in self.branch.cells.split(self.sampling.block)]
+        return [(tokens, len(counts)) for tokens, counts in zip(blocks, block_counts(blocks, self.sampling.steps), strict=True)]
 
 
 @dataclass(frozen=True)

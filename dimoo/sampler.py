@@ -21,6 +21,7 @@ from dimoo.packed import Packed
 from dimoo.passes import Forward, Reuse, passes
 from dimoo.schedule import (
     answer_is_fixed,
+    block_counts,
     guide,
     keep_top,
     least_sure,
@@ -28,7 +29,6 @@ from dimoo.schedule import (
     mask_counts,
     only_plausible,
     surest,
-    transfer_counts,
 )
 
 
@@ -240,8 +240,7 @@ def unmask_text(
     vocab: the part of the vocabulary that an answer may use, from id 0 on.
     """
     blocks = branch.cells.split(sampling.block)
-    share = max(1, sampling.steps // len(blocks))
-    plan = [transfer_counts(int((branch.ids[cells] == mask).sum()), share) for cells in blocks]
+    plan = block_counts([int((branch.ids[cells] == mask).sum()) for cells in blocks], sampling.steps)
     steps = sum(map(len, plan))
     ids, confidence = branch.ids.clone(), torch.zeros(len(branch.ids))
 

@@ -108,6 +108,12 @@ def transfer_counts(tokens: int, steps: int) -> list[int]:
     return [share + (step < rest) for step in range(steps)]
 
 
+def block_counts(blocks: Sequence[int], steps: int) -> list[list[int]]:
+    """`transfer_counts` of each block of an answer, by its tokens: `steps` in equal shares, at least one a block."""
+    share = max(1, steps // len(blocks))
+    return [transfer_counts(tokens, share) for tokens in blocks]
+
+
 def surest(
     logits: torch.Tensor, never: Sequence[int], not_first: Sequence[int] = ()
 ) -> tuple[torch.Tensor, torch.Tensor]:

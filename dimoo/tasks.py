@@ -185,7 +185,7 @@ class Chat(Request):
     task: ClassVar[str] = "chat"
 
     images: tuple = knob(Pictures("Pictures", "What the question is about.", 4))
-    prompt: str = knob(Text("Question", "What to ask, in words.", 1, 2000))
+    prompt: str = knob(Text("Question", "What to ask, in words.", 1, 2000, lines=True))
     short: bool = knob(Flag("Short answer", "A word or phrase instead of sentences."), False)
     length: int | None = knob(Whole("Length", "Tokens that an answer has at most.", 1, 1024), None)
     block: int | None = knob(Whole("Block", "Tokens that are unmasked together, block by block.", 1, 1024), None)

@@ -87,7 +87,7 @@ def test_an_adapter_stands_for_its_checkpoint_with_the_adapter_in_it(trained, bu
     assert load(BUILT_IN, "cpu").defaults.name == built_in.defaults.name == "Toytown"
 
 
-def test_an_adapter_is_merged_into_a_checkpoint_of_its_own(trained, tmp_path, capsys):
+def test_an_adapter_is_merged_into_a_checkpoint_of_its_own(trained, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "merged"
     assert main(["merge", str(trained / "adapter"), "-o", str(folder), "--shard", "9MB"]) == 0
     assert capsys.readouterr().out.strip() == str(folder) and len(list(folder.glob("model*.safetensors"))) == 2
@@ -101,6 +101,9 @@ def test_an_adapter_is_merged_into_a_checkpoint_of_its_own(trained, tmp_path, ca
     assert "5G is not a size" in capsys.readouterr().err
     assert main(["merge", str(trained / "adapter"), "-o", str(folder)]) == 2 and "exists already" in capsys.readouterr().err
     assert main(["merge", str(ROOT / BUILT_IN), "-o", str(tmp_path / "x")]) == 2 and "no adapter" in capsys.readouterr().err
+    monkeypatch.setattr("dimoo.checkpoint.free_bytes", lambda device: 10**6)
+    assert main(["merge", str(trained / "adapter"), "-o", str(tmp_path / "x")]) == 2
+    assert "do it on a larger machine" in capsys.readouterr().err and not (tmp_path / "x").exists()
 
 
 def test_an_adapter_lies_beside_weights_that_are_quantized(trained):

@@ -126,6 +126,8 @@ def test_own_pictures_are_drawn_once_and_read_by_the_judge(built_in, tmp_path, m
     (tmp_path / "other").mkdir()
     anew = own_pictures(built_in, tmp_path / "other", 6, seed=4)
     assert [p.codes.tolist() for p in anew] == [p.codes.tolist() for p in more] and len(asked) == 4
+    own_pictures(built_in, tmp_path, 2, seed=5)  # of other prompts, so it keeps them in another file
+    assert len(asked) == 5
 
 
 def test_pictures_are_checked_in_training(words):

@@ -14,6 +14,7 @@ import torch
 
 from dimoo import layout
 from dimoo.__main__ import main
+from dimoo.best_of import agreement
 from dimoo.checkpoint import BUILT_IN, load
 from dimoo.errors import DimooError
 from dimoo.evals.generate import credit
@@ -22,7 +23,7 @@ from dimoo.tasks import Generate
 from dimoo.train import run as run_module
 from dimoo.train import self_grpo
 from dimoo.train.adapting import Adapting
-from dimoo.train.quiz import Quiz, read_quizzes, toytown_quizzes, verification
+from dimoo.train.quiz import Quiz, read_quizzes, toytown_quizzes
 from dimoo.train.run import Run
 from dimoo.train.self_grpo import Method, advantages, answers_right, check, draw, improve, learn, softmax_weights
 from dimoo.train.words import toytown_words
@@ -72,7 +73,7 @@ def test_quizzes_are_read(tmp_path):
     path.write_text('{"prompt": "a fox", "questions": [["is there a fox?", "yes"]]}\n\n{"prompt": " a teapot. "}\n')
     first, second = read_quizzes(path)
     assert first == Quiz("a fox", ((layout.short_question("is there a fox?"), "yes"),))
-    assert second.prompt == "a teapot." and second.questions == ((layout.check_question("a teapot"), "Yes"),)
+    assert second.prompt == "a teapot." and second.questions == ()
 
 
 @pytest.mark.parametrize("text", ["", "a fox", '{"prompt": ""}', '{"prompt": "a", "questions": [["only one"]]}',
@@ -91,6 +92,13 @@ def test_files_that_are_no_quizzes(text, tmp_path, capsys):
 def test_numbers_that_no_training_can_have(wrong, tmp_path, capsys):
     assert main(["improve", "-o", str(tmp_path / "run"), *wrong]) == 2
     assert capsys.readouterr().err.startswith("dimoo: ") and not (tmp_path / "run").exists()
+
+
+def test_without_questions_the_reward_is_how_sure_the_model_is_of_the_prompt(built_in):
+    pictures = [torch.full((4, 4), code) for code in (7, 70)]
+    rewards = self_grpo.REWARDS["answers"](built_in, Quiz("a red ball", ()), pictures)
+    sure = [agreement(built_in.model.predict, built_in.vocab, "a red ball", p, built_in.defaults.short_length) for p in pictures]
+    assert torch.equal(rewards, torch.cat(sure)) and 0 < rewards.min() < rewards.max() < 1
 
 
 # a group
@@ -216,10 +224,10 @@ def test_a_run_with_the_judge_is_continued(tmp_path, clock, capsys):
 
 
 @pytest.mark.parametrize("quiz, sentence", [
-    (Quiz("a wombat", ()), "knows none of these words: wombat"),
+    (Quiz("a wombat", (("is it red?", "yes"),)), "knows none of these words: wombat"),
     (Quiz("a ball", (("is it a wombat?", "yes"),)), "does not know wombat"),
     (Quiz("a ball", (("what is it?", "red " * 9),)), "An answer must be short"),
-    (Quiz("a ball", verification("a ball")), "cannot say whether a picture shows its prompt"),
+    (Quiz("a ball", ()), "cannot say whether a picture shows its prompt"),
 ])  # fmt: skip
 def test_what_cannot_be_asked_is_refused(built_in, quiz, sentence):
     with pytest.raises(DimooError, match=sentence):

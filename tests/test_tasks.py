@@ -248,6 +248,14 @@ def test_what_is_left_out_may_be_said_as_none():
     assert Edit(PICTURE, None, "a ball", map=None).kind == "instruct"
 
 
+def test_questions_keep_their_lines():
+    question = Chat(PICTURE, "\n which one? \r\n\na)  a ball\u2028b) a cube\n").prompt
+    assert question == "which one?\n\na) a ball\nb) a cube"
+    assert Generate("a ball\nin the snow").prompt == "a ball in the snow"
+    with pytest.raises(DimooError, match="Question is empty"):
+        Chat(PICTURE, " \n \n")
+
+
 def test_characters_that_cannot_be_seen_do_not_tear_words_apart():
     assert one_line("a\u200bb soft\u00adhyphen\ufeff") == "ab softhyphen"
     assert one_line("\u202ea red\x00ball\u2028x\u00a0y ") == "a red ball x y"

@@ -19,6 +19,7 @@ from torch import Tensor
 from dimoo.evals.generate import shows
 from dimoo.pipeline import Pipeline
 from dimoo.tasks import SEEDS
+from dimoo.train.families import digest_of
 from dimoo.train.run import workers
 from dimoo.train.self_grpo import Method, draw, seen
 from dimoo.world.judge import Reading
@@ -51,7 +52,7 @@ class Own:
 
 def own_pictures(pipeline: Pipeline, folder: Path, count: int, seed: int) -> list[Own]:
     """`count` own pictures, some of each prompt; kept in a file of `folder`, which is extended as needed."""
-    path, size = folder / "own.jsonl", METHOD.group
+    path, size = folder / f"own-{seed}-{digest_of(pipeline.model.state_dict().values())}.jsonl", METHOD.group
     prompts = list(islice(random_prompts(np.random.default_rng((seed, 7))), -(-count // size)))
     lines = path.read_text().splitlines() if path.exists() else []
     with workers() as executor:

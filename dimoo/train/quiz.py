@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dimoo.errors import DimooError
-from dimoo.layout import check_question, short_question
+from dimoo.layout import short_question
 from dimoo.world.language import NUMBERS, Prompt, one, plural, random_prompts
 from dimoo.world.scene import COLORS, KINDS
 
@@ -17,27 +17,16 @@ from dimoo.world.scene import COLORS, KINDS
 @dataclass(frozen=True)
 class Quiz:
     """A prompt, and (question, right answer) pairs about any picture that shows it; in the built-in world also what the judge
-    must find.
+    must find. Without questions all there is to ask is whether a picture shows the prompt (self-verification, arXiv 2512.19433).
     """
 
     prompt: str
     questions: tuple[tuple[str, str], ...]
     judged: Prompt | None = None
 
-    @property
-    def verifies(self) -> bool:
-        """Whether it asks for no more than whether the picture shows the prompt."""
-        return self.questions == verification(self.prompt)
-
-
-def verification(prompt: str) -> tuple[tuple[str, str], ...]:
-    """The only question where none are given (self-verification, arXiv 2512.19433)."""
-    return ((check_question(prompt), "Yes"),)
-
 
 def read_quizzes(path: str | Path) -> list[Quiz]:
-    """Quizzes of a file with lines {"prompt": …, "questions": [[question, answer], …]}; without questions the only one is whether
-    the picture shows the prompt.
+    """Quizzes of a file with lines {"prompt": …, "questions": [[question, answer], …]}, with or without questions.
 
     Raises DimooError when there are none, or for a line that is something else.
     """
@@ -64,7 +53,7 @@ def _quiz(path: str | Path, number: int, line: str) -> Quiz:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         wanted = '{"prompt": "…", "questions": [["…?", "…"]]}'
         raise DimooError(f"{path}, line {number}: write {wanted}, with or without questions.") from error
-    return Quiz(prompt, tuple((short_question(q), a) for q, a in pairs) or verification(prompt))
+    return Quiz(prompt, tuple((short_question(q), a) for q, a in pairs))
 
 
 def toytown_quizzes(rng: np.random.Generator) -> Iterator[Quiz]:

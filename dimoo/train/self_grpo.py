@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dimoo import layout
+from dimoo.best_of import agreement
 from dimoo.cli import size as size_of
 from dimoo.errors import DimooError
 from dimoo.evals.generate import credit
@@ -109,7 +110,7 @@ def check(pipeline: Pipeline, quizzes: list[Quiz] | None, how: Method) -> None:
     """Tells what will not be as asked for; raises DimooError for prompts that cannot be drawn or answers that cannot be given."""
     if how.reward == "answers" and "chat" not in pipeline.defaults.tasks:
         raise DimooError(f"{pipeline.defaults.name} has not learned to answer questions, so its answers are no reward.")
-    if pipeline.defaults.assess != "question" and any(quiz.verifies for quiz in quizzes or ()):
+    if pipeline.defaults.assess != "question" and not all(quiz.questions for quiz in quizzes or ()):
         raise DimooError(f"{pipeline.defaults.name} cannot say whether a picture shows its prompt: give each prompt questions.")
     for quiz in quizzes or islice(toytown_quizzes(np.random.default_rng(0)), 1):
         for note in pipeline.check(how.request(quiz.prompt))[1]:
@@ -187,8 +188,13 @@ def asked_about(pipeline: Pipeline, question: str, picture: Tensor) -> Branch:
 
 
 def answers_right(pipeline: Pipeline, quiz: Quiz, pictures: list[Tensor]) -> Tensor:
-    """(pictures,) float: how many of the questions the model answers as it should, all words of an answer at once."""
+    """(pictures,) float: how many of the questions the model answers as it should, all words of an answer at once; without
+    questions how likely it finds that a picture shows the prompt. That is never learned as an answer: there is only one to learn.
+    """
     vocab, right = pipeline.vocab, torch.zeros(len(pictures))
+    if not quiz.questions:
+        length = pipeline.defaults.short_length
+        return torch.cat([agreement(pipeline.model.predict, vocab, quiz.prompt, picture, length) for picture in pictures])
     for question, answer in quiz.questions:
         branches = [asked_about(pipeline, question, picture) for picture in pictures]
         rows = torch.cat([i * len(branch.ids) + branch.cells for i, branch in enumerate(branches)])

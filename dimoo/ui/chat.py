@@ -14,7 +14,7 @@ from PIL import Image
 
 from dimoo.defaults import Defaults
 from dimoo.frames import Answer
-from dimoo.knobs import knobs, one_line
+from dimoo.knobs import knobs
 from dimoo.tasks import Chat
 from dimoo.ui.controls import control, prompt_chips
 from dimoo.ui.examples import build_examples
@@ -158,7 +158,7 @@ def build(shop: Shop) -> Table:
 
 def emptied(asked: tuple[str, str], written: str) -> Any:
     """The box of the question, once it is being answered; the next one may have been begun by then."""
-    return "" if one_line(written) == asked[1] else gr.skip()
+    return "" if knobs(Chat)["prompt"].tidy(written) == asked[1] else gr.skip()
 
 
 LENGTHS = ("length", "block", "steps")
