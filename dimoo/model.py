@@ -56,6 +56,9 @@ def scaled_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch
         # written out for the compiler: the library's backward pass in bfloat16 takes two and a half times as long on a CPU
         weights = (q * q.shape[-1] ** -0.5) @ k.mT
         return weights.float().softmax(-1).to(v.dtype) @ v
+    if q.is_cuda and q.dtype == torch.bfloat16 and torch.cuda.get_device_capability(q.device) < (8, 0):
+        # before Ampere no fused kernel knows bfloat16, and without one all scores are made; that of float32 saves memory
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(v.dtype)
     return F.scaled_dot_product_attention(q, k, v)
 
 

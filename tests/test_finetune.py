@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import ROOT
 from PIL import Image
 
@@ -24,7 +25,7 @@ from dimoo.tasks import Generate
 from dimoo.train import run as run_module
 from dimoo.train.adapting import lasting_name
 from dimoo.train.captions import Captioned, read_folder
-from dimoo.train.finetune import finetune
+from dimoo.train.finetune import finetune, mean_nll
 
 WORDS = "a red ball"
 
@@ -85,6 +86,15 @@ def test_an_adapter_stands_for_its_checkpoint_with_the_adapter_in_it(trained, bu
     outline, defaults = outline_of(str(trained / "adapter"), "bf16")
     assert outline.parameters == outline_of(BUILT_IN, "bf16")[0].parameters and defaults.name == "Toytown"
     assert load(BUILT_IN, "cpu").defaults.name == built_in.defaults.name == "Toytown"
+
+
+def test_a_loss_in_parts_is_that_of_the_whole(built_in, monkeypatch):
+    monkeypatch.setattr("dimoo.train.finetune.HEAD_ROWS", 3)
+    states = torch.randn(7, built_in.model.config.d_model, requires_grad=True)
+    targets = torch.arange(7) * 11
+    losses = F.cross_entropy(built_in.model.logits(states), targets), mean_nll(built_in.model, states, targets)
+    whole, parts = (torch.autograd.grad(loss, states)[0] for loss in losses)
+    assert torch.allclose(*losses) and torch.allclose(whole, parts, atol=1e-6)
 
 
 def test_an_adapter_is_merged_into_a_checkpoint_of_its_own(trained, tmp_path, capsys, monkeypatch):

@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from dimoo import layout
 from dimoo.errors import DimooError
 from dimoo.images import fit_bucket, upright
 from dimoo.memory import out_of_memory
+from dimoo.model import DiMOO
 from dimoo.packed import Packed
 from dimoo.pipeline import Pipeline
 from dimoo.train import adapting
@@ -26,6 +29,7 @@ from dimoo.train.masks import mask_by_cosine
 from dimoo.train.run import Run
 
 LEAST_SIDE = 64
+HEAD_ROWS = 256
 
 
 def arguments(parser: argparse.ArgumentParser, command: str) -> None:
@@ -80,9 +84,21 @@ def finetune(pipeline: Pipeline, base: str, pictures: list[Captioned], folder: s
             targets = grids[index].flatten() + vocab.image_offset
             ids = branch.ids.clone()
             ids[branch.cells] = torch.where(mask, ids[branch.cells], targets)
-            logits = model(Packed.of([ids]).to(device), branch.cells[mask].to(device))
-            loss = F.cross_entropy(logits, targets[mask].to(device))
+            states = model.hidden(Packed.of([ids]).to(device))[branch.cells[mask].to(device)]
+            loss = mean_nll(model, states, targets[mask].to(device))
             (loss / batch).backward()
             losses.append(loss.item())
         adapter.step()
         run.report(loss=float(np.mean(losses)))
+
+
+def mean_nll(model: DiMOO, states: Tensor, targets: Tensor) -> Tensor:
+    """Mean negative log-probability of targets (n,) in the whole vocabulary, at hidden states (n, d).
+
+    Some rows at a time, made again on the way back: else all logits of a picture, and float32 copies of the head, would wait.
+    """
+    def total(states: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(model.logits(states), targets, reduction="sum")
+
+    parts = zip(states.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True)
+    return sum(checkpoint(total, *part, use_reentrant=False) for part in parts) / len(targets)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from dimoo import layout
 from dimoo.best_of import agreement
@@ -284,7 +285,8 @@ def _likelihood(pipeline: Pipeline, adapter: Adapting, ids: Tensor, rows: Tensor
     """
     model = pipeline.model
     packed, rows, targets = Packed.of([ids]).to(model.device), rows.to(model.device), targets.to(model.device)
-    log_p = model(packed, rows, part).log_softmax(-1)
+    states = model.hidden(packed)[rows]
+    log_p = checkpoint(model.logits, states, part, use_reentrant=False).log_softmax(-1)  # lest copies of the head in float32 wait
     with torch.no_grad(), adapter.adapted.disable_adapter():
         log_ref = model(packed, rows, part).log_softmax(-1)
     kl = F.kl_div(log_ref, log_p, reduction="batchmean", log_target=True)
