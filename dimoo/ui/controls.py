@@ -90,9 +90,10 @@ def settings_panel(
             bench.controls["seed"].input(None, None, bench.controls["random_seed"], js="() => false", **PRIVATE)
         for name in names:
             bench.controls[name] = control(kind, name, defaults)
-        with gr.Row(elem_classes=["sides"], visible=bool(sides)):
-            for name in sides:
-                bench.controls[name] = control(kind, name, defaults)
+        if sides:
+            with gr.Row(elem_classes=["sides"]):
+                for name in sides:
+                    bench.controls[name] = control(kind, name, defaults, label=f"{limits[name].label} in pixels", info=None)
         bench.load = gr.UploadButton(
             "Load settings from a PNG", file_types=[".png"], size="sm", elem_id=f"{kind.task}-load", elem_classes=["load"]
         )
