@@ -174,8 +174,6 @@ function receive() {
   if (message.before) its.before = message.before;
   if (message.final) {
     its.final = message.final;
-    const tab = element.closest('.task-tab');
-    if (tab) tab.dataset.pictures = 'some';
     if (message.fresh) {
       remember(message.run);
       trigger('finished');

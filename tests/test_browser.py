@@ -48,19 +48,23 @@ def program(folder: Path, *options: str):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     command = [sys.executable, str(ROOT / "app.py"), "--checkpoint", str(folder), "--port", str(port), *options]
     began = time.monotonic()
-    process = subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.PIPE, text=True)
+    said = folder / "said.txt"
+    with said.open("w") as file:
+        process = subprocess.Popen(command, env=environment, cwd=folder, stderr=file)
     address = f"http://127.0.0.1:{port}/"
-    while True:
-        try:
-            urllib.request.urlopen(address + "healthz")
-            break
-        except OSError:
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() - began < START_SECONDS, "the page was not ready in time"
-            time.sleep(0.05)
-    yield address
-    process.terminate()
-    process.wait(timeout=20)
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(address + "healthz")
+                break
+            except OSError:
+                assert process.poll() is None, said.read_text()
+                assert time.monotonic() - began < START_SECONDS, "the page was not ready in time"
+                time.sleep(0.05)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
 
 
 @pytest.fixture(scope="module")
@@ -549,7 +553,7 @@ def test_what_is_painted_is_redrawn_and_nothing_else(visit, photo, tmp_path):
     assert counted.is_visible()
     page.mouse.move(x - 20, y + 20)
     page.mouse.down()
-    page.mouse.move(x + 30, y + 30, steps=4)
+    page.mouse.move(page.locator("#inpaint-editor").bounding_box()["x"] - 10, y + 20, steps=8)  # and beyond
     page.mouse.up()
     counted.wait_for(state="detached")  # what it said is not so any more
     page.click("#inpaint-show")

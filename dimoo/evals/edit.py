@@ -14,7 +14,7 @@ from dimoo.tasks import Edit
 from dimoo.world.judge import Reading, read
 from dimoo.world.language import RELATIONS, related
 from dimoo.world.lessons import INSTRUCTIONS, Lesson, Shot, reference
-from dimoo.world.scene import Scene, Thing
+from dimoo.world.scene import Scene, Thing, is_held_out
 
 CATEGORIES = tuple(INSTRUCTIONS)
 
@@ -81,12 +81,12 @@ def score(lesson: Lesson, text: str, rgb: np.ndarray) -> Marks:
 
 
 def cases(count: int) -> Iterator[Case]:
-    """`count` held-out instructions, of every kind in turn."""
+    """`count` instructions, of every kind in turn, whose picture or result is held out: a letter may take another scene."""
     rngs = held_out("edit")
     for i in range(count):
         kind = CATEGORIES[i % len(CATEGORIES)]
         lesson = None
-        while lesson is None:
+        while lesson is None or not any(is_held_out(shot.scene) for shot in lesson.shots):
             rng, scene = next_scene(rngs)
             lesson = INSTRUCTIONS[kind](rng, Shot(scene))
         text = str(rng.choice(lesson.texts))

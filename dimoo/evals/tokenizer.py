@@ -64,7 +64,7 @@ def code_entropy(vq: VQModel, count: int = 96) -> float:
 
 
 def evaluate(vq: VQModel, count: int, report: Callable[[str], None] = lambda text: print(text, file=sys.stderr)) -> dict:
-    """PSNR on held-out scenes, entropy of background codes, and the judge on ground truth and on reconstructions."""
+    """PSNR on scenes of other seeds, entropy of background codes, and the judge on ground truth and on reconstructions."""
     pictures, errors = [], []
     for seed in range(FIRST_SEED, FIRST_SEED + count):
         scene = captioned_scene(np.random.default_rng(seed))[0]

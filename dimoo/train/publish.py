@@ -69,6 +69,9 @@ DEMO = {
     + "; metal and matte, large and small; and the settings " + ", ".join(world.SETTINGS) + ".",
 }  # fmt: skip
 
+FROM_WORDS = ["generate", "inpaint", "extrapolate"]
+"""Tasks whose sequences are those of text to image."""
+
 
 def export(model: DiMOO, vqvae: Path, preview: Preview, folder: Path, **demo: object) -> None:
     """Write a checkpoint in the hub layout: config, words, sharded weights in float16, image tokenizer with its preview table.

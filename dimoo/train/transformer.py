@@ -30,7 +30,7 @@ from dimoo.train.losses import Reader, losses_of
 from dimoo.train.masks import mask_cells
 from dimoo.train.muon import Muon
 from dimoo.train.own import own_pictures
-from dimoo.train.publish import DEMO, export, sample_grid
+from dimoo.train.publish import DEMO, FROM_WORDS, export, sample_grid
 from dimoo.train.run import Run, denormals_as_zeros
 from dimoo.train.words import TEXT_IDS, write_tokenizer
 from dimoo.vocab import Vocabulary
@@ -145,9 +145,13 @@ def train_transformer(folder: str | Path, tokenizer: str | Path | None, minutes:
     squares = [f.base for f in families if (f.base.rows, f.base.columns) == (16, 16)]
     preview = fit(vq, torch.stack([teacher.grid(shot) for shot in squares[:48]]), cell_pixels=8)
 
+    assess = "question" if own else DEMO["assess"]
+    learned = DEMO["tasks"] if tasks == "all" else config.demo.get("tasks", FROM_WORDS)
+
     def save() -> None:
-        export(model, Path(tokenizer), preview, run.folder / "checkpoint", assess="question" if own else DEMO["assess"])
-        sample_grid(run.folder / "checkpoint", run.folder / "samples.png")
+        export(model, Path(tokenizer), preview, run.folder / "checkpoint", assess=assess, tasks=learned)
+        if run.progress >= 1:  # it takes a while
+            sample_grid(run.folder / "checkpoint", run.folder / "samples.png")
 
     run.on_save = save
     run.resume(model=model, reader=reader, muon=muon, adam=adam)

@@ -95,7 +95,7 @@ def build(shop: Shop) -> Table:
     table = Table(shop)
     controls = table.controls
     most = knobs(Chat)["images"].high
-    with gr.Row(elem_classes=["task-tab", "chat-tab"], equal_height=False):
+    with gr.Row(elem_classes=["task-tab"], equal_height=False):
         with gr.Column(scale=4, min_width=320, elem_classes=["controls"]):
             controls["images"] = gr.Gallery(
                 label=f"Pictures (up to {most})",

@@ -34,7 +34,12 @@ let asked = 0;    // how many there had been when it was asked for
 const on = (name, place, then) => document.addEventListener(
   name, (event) => { if (event.target.closest(place)) then(); }, true);
 const forget = () => { changes += 1; props.value = ''; };
-for (const name of ['pointerup', 'keyup']) on(name, '#inpaint-editor', forget);
+let painting = false;  // a stroke may end outside
+on('pointerdown', '#inpaint-editor', () => { painting = true; });
+for (const name of ['pointerup', 'pointercancel']) {
+  document.addEventListener(name, () => { if (painting) forget(); painting = false; }, true);
+}
+on('keyup', '#inpaint-editor', forget);
 for (const name of ['input', 'change']) on(name, '#inpaint-tab .mask-settings', forget);
 on('click', '#inpaint-tab .mask-settings .reset-button', forget);
 on('click', '#inpaint-show', () => { asked = changes; });

@@ -26,7 +26,7 @@ TITLE = "Lumina-DiMOO"
 CACHE_SWEEP = (SWEEP_SECONDS, KEEP_SECONDS)
 QUEUE_LENGTH = 24
 SESSIONS = 200  # that Gradio remembers, with the last values of all their components: some megabytes each for large pictures
-TICKETS = """(_, ...others) => {
+TICKETS = """() => {
   try { return [JSON.parse(sessionStorage.getItem('dimoo-pictures') || '[]'), null]; } catch { return [[], null]; }
 }"""
 TABS: dict[str, tuple[str, Callable[[Shop], Workbench]]] = {

@@ -150,7 +150,6 @@ def message_board(elem_id: str, template: str, script: str, describe: Describe, 
         server_functions=[place],
         apply_default_css=False,
         elem_id=elem_id,
-        elem_classes=["stage-block"],
         **props,
     )
 

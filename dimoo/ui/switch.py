@@ -87,7 +87,7 @@ class Switch:
 
 
 def note(text: str) -> str:
-    return f'<p class="switch-note">{html.escape(text)}</p>'
+    return f'<p>{html.escape(text)}</p>'
 
 
 def build_switch(switch: Switch, line: Line) -> None:

@@ -43,9 +43,9 @@ LIMBS = (("head", "neck", (255, 60, 60)), ("neck", "hip", (255, 200, 40)), ("nec
           ("hip", "right foot", (220, 80, 230)))  # fmt: skip
 
 
-def pose_map(scene: Scene, width: int, height: int, canvas: Canvas | None = None) -> np.ndarray:
+def pose_map(scene: Scene, width: int, height: int) -> np.ndarray:
     """Skeletons of the scene's figures on black, (h, w, 3) uint8."""
-    canvas = canvas or Canvas.of(width, height)
+    canvas = Canvas.of(width, height)
     image = Image.new("RGB", (canvas.width, canvas.height))
     draw = ImageDraw.Draw(image)
     turn = np.radians(VIEWS[scene.view])
@@ -67,10 +67,10 @@ def pose_map(scene: Scene, width: int, height: int, canvas: Canvas | None = None
 MAPS = ("canny", "hed", "depth", "openpose")
 
 
-def control_map(kind: str, scene: Scene, picture: Picture, canvas: Canvas | None = None) -> np.ndarray:
+def control_map(kind: str, scene: Scene, picture: Picture) -> np.ndarray:
     """The control or prediction map of a rendered scene, (h, w, 3) uint8."""
     if kind == "depth":
         return depth_map(picture.depth)
     if kind == "openpose":
-        return pose_map(scene, picture.rgb.shape[1], picture.rgb.shape[0], canvas)
+        return pose_map(scene, picture.rgb.shape[1], picture.rgb.shape[0])
     return edge_pixels(picture.rgb, kind)
