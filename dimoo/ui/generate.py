@@ -15,6 +15,7 @@ from dimoo.ui.controls import control, prompt_chips, settings_panel, settle_seed
 from dimoo.ui.easel import Easel
 from dimoo.ui.workbench import PRIVATE, Shop
 
+SIDES = ("width", "height")
 HINT = "Your picture appears here, token by token."
 
 
@@ -50,9 +51,6 @@ def build(shop: Shop) -> Easel:
 
 def request_of(**values: Any) -> Generate:
     return Generate(**settle_seed(values))
-
-
-SIDES = ("width", "height")
 
 
 def shape_choice(defaults: Defaults) -> gr.Radio:
