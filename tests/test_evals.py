@@ -81,7 +81,7 @@ def test_scenes_are_held_out_and_follow_from_the_task():
     assert len(set(drawn)) == 60
     _, scene = next_scene(held_out("edit"), lambda scene: scene.setting == "night")
     assert scene.setting == "night" and is_held_out(scene)
-    for case in SUITE["edit"].cases(24):
+    for case in SUITE["edit"].cases(12):
         lesson = case.score.args[0]
         assert any(is_held_out(shot.scene) for shot in lesson.shots), lesson
 
