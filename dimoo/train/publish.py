@@ -21,7 +21,7 @@ from dimoo.world import scene as world
 DEMO = {
     "name": "Toytown",
     "default_size": [256, 256],
-    "presets": [[256, 256, "Square"], [320, 192, "Wide"], [288, 224, "Landscape"], [224, 288, "Portrait"], [192, 320, "Tall"]],
+    "presets": [[256, 256, "Square"]],
     "steps": 40,
     "tries": 2,
     "assess": "words",
