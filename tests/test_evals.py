@@ -18,6 +18,7 @@ from dimoo.errors import DimooError
 from dimoo.evals import ceiling, command, control, edit, fill, maps, references, seams, talk, views
 from dimoo.evals.bare import empty, untouched
 from dimoo.evals.cases import Case, Marks, Tally, every, held_out, next_scene, with_settings
+from dimoo.evals.generate import OTHER_SHAPES
 from dimoo.evals.letters import letter_of
 from dimoo.evals.regions import OFF, STRANGE, others, strangest, things_off
 from dimoo.evals.suite import CEILINGS, SUITE
@@ -25,10 +26,10 @@ from dimoo.evals.things import as_is, compare
 from dimoo.outline import MODES
 from dimoo.tasks import Chat, Generate
 from dimoo.world.judge import Reading
-from dimoo.world.language import captioned_scene, description, questions
+from dimoo.world.language import benchmark_prompts, captioned_scene, description, questions
 from dimoo.world.lessons import INSTRUCTIONS, Shot
 from dimoo.world.render import render
-from dimoo.world.scene import SETTINGS, Scene, Thing, is_held_out
+from dimoo.world.scene import CELL, SETTINGS, SHAPES, Scene, Thing, is_held_out
 from dimoo.world.styles import MAPS, stylize
 
 BALL, CUBE = Thing("ball", "red", column=-5, row=0), Thing("cube", "blue", column=3)
@@ -58,7 +59,7 @@ def test_every_truth_is_right():
     """From a task's requests to the marks of the truth; the given picture itself never is right."""
     for name in CEILINGS:
         cases = {case.category: case for case in reversed(list(SUITE[name].cases(6)))}
-        assert len(cases) == {"edit": 6, "inpaint": 2, "predict": 4, "control": 4, "subject": 1}.get(name, 3)
+        assert len(cases) == {"edit": 6, "edit-shapes": 4, "inpaint": 2, "predict": 4, "control": 4, "subject": 1}.get(name, 3)
         for case in cases.values():
             marks = case.judge(Image.fromarray(case.truth()))
             assert marks.score == pytest.approx(1), (name, case.category, marks)
@@ -111,6 +112,20 @@ def test_results_of_another_size_are_fitted():
     case.judge(Image.new("RGB", (512, 512)))
     replace(case, truth=None).judge(Image.new("RGB", (320, 192)))  # a prompt alone fixes no size
     assert sizes == [(256, 256, 3), (192, 320, 3)]
+
+
+def test_other_shapes_are_drawn_in_their_shapes():
+    assert set(OTHER_SHAPES) < set(SHAPES)
+    for name in ("shapes", "edit-shapes"):
+        for case in SUITE[name].cases(9):
+            rows, columns = SHAPES[case.category]
+            asked = case.request.image.size if case.truth else (case.request.width, case.request.height)
+            assert asked == (columns * CELL, rows * CELL), name
+            if case.truth:
+                assert case.truth().shape == (rows * CELL, columns * CELL, 3)
+                assert case.judge(Image.fromarray(case.truth()).resize((512, 512))).score == 1  # as another checkpoint has it
+    prompts = [case.request.prompt for case in SUITE["shapes"].cases(8)]
+    assert prompts == [prompt.text for prompt in benchmark_prompts(2) for _ in OTHER_SHAPES]
 
 
 # things

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -40,7 +40,7 @@ class Case:
     """score gets the result: a picture (h, w, 3) uint8, or the text of an answer.
 
     truth: makes the right result; None where many are right. new: the cells (rows, columns) bool of a picture that are not
-    given; None for all.
+    given; None for all. size: width and height of the given pictures: a checkpoint that works at another has its results fitted.
     """
 
     category: str
@@ -48,8 +48,7 @@ class Case:
     score: Callable[[Any], Marks]
     truth: Callable[[], Any] | None = None
     new: np.ndarray | None = None
-    size: ClassVar[tuple[int, int]] = (256, 256)
-    """Width and height of all given pictures: a checkpoint that works at another size has its results fitted."""
+    size: tuple[int, int] = (256, 256)
 
     def judge(self, result: Image.Image | str) -> Marks:
         if isinstance(result, str):
@@ -65,10 +64,10 @@ def held_out(task: str) -> Iterator[np.random.Generator]:
 
 
 def next_scene(
-    rngs: Iterator[np.random.Generator], wanted: Callable[[Scene], bool] = lambda scene: True
+    rngs: Iterator[np.random.Generator], wanted: Callable[[Scene], bool] = lambda scene: True, columns: int = 16
 ) -> tuple[np.random.Generator, Scene]:
     """The next held-out scene of the kind that is wanted, and the generator that drew it."""
-    drawn = ((rng, captioned_scene(rng)[0]) for rng in rngs)
+    drawn = ((rng, captioned_scene(rng, columns)[0]) for rng in rngs)
     return next(pair for pair in drawn if is_held_out(pair[1]) and wanted(pair[1]))
 
 

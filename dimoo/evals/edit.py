@@ -2,19 +2,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
+from itertools import cycle, islice, product
 
 import numpy as np
 from PIL import Image
 
 from dimoo.evals.cases import Case, Marks, every, held_out, next_scene
+from dimoo.evals.generate import OTHER_SHAPES
 from dimoo.evals.letters import letter_of
 from dimoo.evals.things import LOOKS, alike, compare, near
 from dimoo.tasks import Edit
 from dimoo.world.judge import Reading, read
 from dimoo.world.language import RELATIONS, related
 from dimoo.world.lessons import INSTRUCTIONS, Lesson, Shot, reference
-from dimoo.world.scene import Scene, Thing, is_held_out
+from dimoo.world.scene import SHAPES, Scene, Thing, is_held_out
 
 CATEGORIES = tuple(INSTRUCTIONS)
 
@@ -83,12 +86,22 @@ def score(lesson: Lesson, text: str, rgb: np.ndarray) -> Marks:
 def cases(count: int) -> Iterator[Case]:
     """`count` instructions, of every kind in turn, whose picture or result is held out: a letter may take another scene."""
     rngs = held_out("edit")
-    for i in range(count):
-        kind = CATEGORIES[i % len(CATEGORIES)]
-        lesson = None
-        while lesson is None or not any(is_held_out(shot.scene) for shot in lesson.shots):
-            rng, scene = next_scene(rngs)
-            lesson = INSTRUCTIONS[kind](rng, Shot(scene))
-        text = str(rng.choice(lesson.texts))
-        request = Edit(Image.fromarray(lesson.inputs[0].draw()), prompt=text, seed=i)
-        yield Case(kind, request, partial(score, lesson, text), lesson.target.draw)
+    for i, kind in enumerate(islice(cycle(CATEGORIES), count)):
+        yield _case(rngs, kind, *SHAPES["square"], i)
+
+
+def shape_cases(count: int) -> Iterator[Case]:
+    """`count` instructions, each kind of them in all shapes that are not square: they are the categories."""
+    rngs = held_out("edit-shapes")
+    for i, (kind, name) in enumerate(islice(cycle(product(CATEGORIES, OTHER_SHAPES)), count)):
+        yield replace(_case(rngs, kind, *SHAPES[name], i), category=name)
+
+
+def _case(rngs: Iterator[np.random.Generator], kind: str, rows: int, columns: int, seed: int) -> Case:
+    lesson = None
+    while lesson is None or not any(is_held_out(shot.scene) for shot in lesson.shots):
+        rng, scene = next_scene(rngs, columns=columns)
+        lesson = INSTRUCTIONS[kind](rng, Shot(scene, rows, columns))
+    text = str(rng.choice(lesson.texts))
+    given = Image.fromarray(lesson.inputs[0].draw())
+    return Case(kind, Edit(given, prompt=text, seed=seed), partial(score, lesson, text), lesson.target.draw, size=given.size)

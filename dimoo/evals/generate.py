@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from dimoo.evals.cases import Case, Marks
 from dimoo.tasks import Generate
 from dimoo.world.judge import Reading, read
 from dimoo.world.language import BENCHMARK, Prompt, benchmark_prompts, related
+from dimoo.world.scene import CELL, SHAPES
+
+OTHER_SHAPES = tuple(name for name in SHAPES if name != "square")
 
 
 def fulfilled(prompt: Prompt, reading: Reading) -> bool:
@@ -58,3 +62,11 @@ def cases(count: int) -> Iterator[Case]:
     check(count)
     for i, prompt in enumerate(benchmark_prompts(count)):
         yield Case(prompt.category, Generate(prompt.text, seed=i), partial(drawn, prompt))
+
+
+def shape_cases(count: int) -> Iterator[Case]:
+    """`count` pictures of the same prompts, of each one in all shapes that are not square: they are the categories."""
+    pairs = ((prompt, name) for prompt in cycle(benchmark_prompts()) for name in OTHER_SHAPES)
+    for i, (prompt, name) in enumerate(islice(pairs, count)):
+        rows, columns = SHAPES[name]
+        yield Case(name, Generate(prompt.text, columns * CELL, rows * CELL, seed=i), partial(drawn, prompt))

@@ -19,7 +19,9 @@ class Task:
 
 SUITE: dict[str, Task] = {
     "generate": Task("Text to image", generate.cases, {"overall": 0.88}),
+    "shapes": Task("Text to image, not square", generate.shape_cases, {"overall": 0.88}),
     "edit": Task("Instructions", edit.cases, dict.fromkeys(edit.CATEGORIES, 0.85)),
+    "edit-shapes": Task("Instructions, not square", edit.shape_cases, {}),
     "inpaint": Task("Inpainting", fill.inpaint_cases, {"overall": 0.85}),
     "extrapolate": Task("Extrapolation", fill.extrapolate_cases, {"overall": 0.85}),
     "chat": Task("Short answers", talk.chat_cases, {"overall": 0.95}),
@@ -31,5 +33,5 @@ SUITE: dict[str, Task] = {
     "style": Task("Style", references.style_cases, {"overall": 0.80}),
     "view": Task("New view", views.cases, {"overall": 0.80}),
 }
-CEILINGS = tuple(name for name in SUITE if name not in ("generate", "chat", "describe"))
+CEILINGS = tuple(name for name in SUITE if name not in ("generate", "shapes", "chat", "describe"))
 """Tasks with one right picture."""

@@ -28,7 +28,7 @@ from dimoo.world.parts import parts
 
 OFTEN = {"place": 8, "counting": 2}
 """How many times as often questions of some categories are asked: to compare two places takes longest to learn."""
-AGAIN = {"view": 3, "subject": 2.5, "add": 2}
+AGAIN = {"view": 3, "subject": 2.5, "add": 2.5}
 """How many times as often lessons of some kinds are given as the others of their family: in views all has to move, where a
 subject stands is left open, so that cells have to agree on it, and there is seldom room to add a thing."""
 OWN = 0.7

@@ -23,12 +23,11 @@ from dimoo.vq import VQModel
 from dimoo.world.language import captioned_scene
 from dimoo.world.lessons import LESSONS, Lesson, Shot
 from dimoo.world.render import render
-from dimoo.world.scene import Scene, is_held_out, lettered_cubes, random_scene
+from dimoo.world.scene import SHAPES, Scene, is_held_out, lettered_cubes, random_scene
 
-SIZES = {(16, 16): 0.45, (10, 16): 0.35, (12, 20): 0.05, (20, 12): 0.05, (14, 18): 0.05, (18, 14): 0.05}
-"""Rows and columns of the pictures, with their shares. Things fill more of the low ones, which makes those cheap lessons."""
-TAUGHT, USUALLY = (16, 16), 0.95
-"""Rows and columns of most lessons, and their share: a cell is always equally far from the same one of the new picture."""
+SQUARE, USUALLY = SHAPES["square"], 0.75
+"""The shape of most lessons, and how many have it for certain: there a cell is always equally far from the same one of the new
+picture."""
 OFTEN = {"add": 2.5, "remove": 0.8, "replace": 3, "recolor": 1.5, "background": 0.8, "text": 3, "control": 0.7, "predict": 0.7,
          "subject": 2, "style": 1.5, "view": 4}  # fmt: skip
 """How much more often lessons of some kinds are given than of the others: by what they take to learn."""
@@ -62,9 +61,9 @@ class Family:
             wanted = partial(lettered_cubes, rng, count * lettered)
             return Shot(_free(lambda: random_scene(rng, CROWDED[1], count, wanted=wanted())), *CROWDED)
         rng = np.random.default_rng((self.seed, 1))
-        rows, columns = list(SIZES)[int(rng.choice(len(SIZES), p=list(SIZES.values())))]
+        rows, columns = list(SHAPES.values())[int(rng.integers(len(SHAPES)))]
         if self.lessons_wanted and rng.random() < USUALLY:
-            rows, columns = TAUGHT
+            rows, columns = SQUARE
         scenes = np.random.default_rng(self.seed)
         return Shot(_free(lambda: captioned_scene(scenes, columns)[0]), rows, columns)
 

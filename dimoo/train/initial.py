@@ -10,7 +10,7 @@ from dimoo.checkpoint import read_config
 from dimoo.config import LLaDAConfig
 from dimoo.errors import DimooError
 from dimoo.model import Block, DiMOO
-from dimoo.train.families import TAUGHT
+from dimoo.train.families import SQUARE
 from dimoo.train.pointing import COPYING
 from dimoo.weights import read_model
 
@@ -18,7 +18,7 @@ _ROW = 17
 NEIGHBOURS = (-1, 1, -_ROW, _ROW), (1 - _ROW, _ROW - 1, -1 - _ROW, 1 + _ROW)
 """Which tokens the first heads of every other layer look at to begin with: the cells around, in pictures 16 cells wide."""
 
-GIVEN = -(TAUGHT[0] * (TAUGHT[1] + 1) + 4)
+GIVEN = -(SQUARE[0] * (SQUARE[1] + 1) + 4)
 """Where COPYING heads look: the same cell of a given picture. Its end, `</user>`, `<answer>` and a beginning lie between."""
 
 CONSTANT = 0.3

@@ -21,7 +21,7 @@ from dimoo.world import scene as world
 DEMO = {
     "name": "Toytown",
     "default_size": [256, 256],
-    "presets": [[256, 256, "Square"]],
+    "presets": [[columns * world.CELL, rows * world.CELL, name.capitalize()] for name, (rows, columns) in world.SHAPES.items()],
     "steps": 40,
     "tries": 2,
     "assess": "words",

@@ -62,7 +62,7 @@ def shares(tasks: str, progress: float, own: bool = False) -> dict[str, float]:
         return {"crowd": crowd, "generate": 1 - crowd}
     if own:
         return {"crowd": 0.09, "generate": 0.34, "chat": 0.14, "lesson": 0.25, "check": 0.18}
-    return {"crowd": 0.10, "generate": 0.20, "chat": 0.15, "lesson": 0.55}
+    return {"crowd": 0.07, "generate": 0.30, "chat": 0.14, "lesson": 0.49}
 
 
 def optimizers(model: DiMOO, reader: Reader, rate: float, pointing_rate: float = POINTING_RATE) -> list[torch.optim.Optimizer]:

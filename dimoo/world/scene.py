@@ -34,6 +34,8 @@ MAX_THINGS = 4
 
 CELL = 16
 """Pixels of a token cell."""
+SHAPES = {"square": (16, 16), "wide": (12, 20), "landscape": (14, 18), "portrait": (18, 14), "tall": (20, 12)}
+"""Rows and columns of pictures: those that are offered, and that pictures to be edited are brought to."""
 ROWS = 3
 """Rows in which things stand: the front, middle and back one, a cell apart."""
 STAND = 6
