@@ -37,6 +37,7 @@ class Defaults:
     answer_*, short_*: tokens, tokens in a block and passes of an answer in sentences, and of one in a word or phrase.
     tries: see tasks.Generate. assess: how it tells which try is best, one of WAYS: by asking itself, by reading the words of the
     prompt, or not at all; enough: how sure it must be of a try, when it asks, for no other to be made.
+    other_shapes: it draws pictures of other shapes than the presets as well as those.
     text_only: it can answer without a picture. instructions, questions: examples to click. words_help: a sentence on what
     the checkpoint knows, for prompts with unknown words; empty when it knows every word.
     """
@@ -51,6 +52,7 @@ class Defaults:
         Preset(896, 1152, "Portrait"),
         Preset(768, 1280, "Tall"),
     )
+    other_shapes: bool = True
     steps: int = 64
     guidance: float = 4.0
     temperature: float = 0.7

@@ -97,7 +97,7 @@ class Pipeline:
         """
         worked = at_working_size(request, self.defaults, self.vq.cell)
         self.need(worked.resolve(self.defaults))
-        notes = self._task_notes(request) + self._area_notes(request) + self._size_notes(request, worked)
+        notes = self._task_notes(request) + self._shape_notes(request) + self._size_notes(request, worked)
         return worked, notes + self._word_notes(request)
 
     def _task_notes(self, request: Request) -> list[str]:
@@ -109,12 +109,16 @@ class Pipeline:
     def _can_assess(self) -> bool:
         return self.defaults.assess == "words" or self.defaults.assess == "question" and can_answer(self.vocab)
 
-    def _area_notes(self, request: Request) -> list[str]:
-        """Of pictures from words that are larger than the checkpoint usually draws at once."""
-        full, usual = request.resolve(self.defaults), (self.defaults.width, self.defaults.height)
-        if not isinstance(full, Generate) or full.width * full.height <= LARGE * math.prod(usual):
+    def _shape_notes(self, request: Request) -> list[str]:
+        """Of pictures from words in shapes that the checkpoint was not taught, or larger than it usually draws at once."""
+        if not isinstance(request, Generate):
             return []
-        return [f"{self.defaults.name} draws best at about {usual[0]} × {usual[1]} pixels: larger pictures may fall apart."]
+        full, name, usual = request.resolve(self.defaults), self.defaults.name, (self.defaults.width, self.defaults.height)
+        if not (self.defaults.other_shapes or (full.width, full.height) in {(p.width, p.height) for p in self.defaults.presets}):
+            return [f"{name} has learned the shapes it offers: in {full.width} × {full.height} pixels things may fall apart."]
+        if full.width * full.height > LARGE * math.prod(usual):
+            return [f"{name} draws best at about {usual[0]} × {usual[1]} pixels: larger pictures may fall apart."]
+        return []
 
     def _size_notes(self, request: Request, worked: Request) -> list[str]:
         """Of pictures that lose pixels, or more than a little at their edges, and of those whose pixels were to stay."""

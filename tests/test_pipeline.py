@@ -338,6 +338,13 @@ def test_pictures_that_are_larger_than_usual_are_noted(pipeline):
     assert note == "Testville draws best at about 256 × 256 pixels: larger pictures may fall apart."
 
 
+def test_shapes_that_were_not_taught_are_noted(pipeline):
+    taught = replace(pipeline, defaults=replace(pipeline.defaults, other_shapes=False))
+    assert [notes(taught, Generate("a red ball", preset.width, preset.height)) for preset in taught.defaults.presets] == [[]] * 3
+    (note,) = notes(taught, Generate("a red ball", 256, 192))
+    assert note == "Testville has learned the shapes it offers: in 256 × 192 pixels things may fall apart."
+
+
 def test_pictures_that_are_scaled_are_noted(pipeline):
     able = replace(pipeline, defaults=replace(pipeline.defaults, tasks=EVERY_TASK["tasks"], max_area=256 * 256))
     large, odd = Image.new("RGB", (1000, 500), "white"), Image.new("RGB", (250, 170), "white")

@@ -22,6 +22,7 @@ DEMO = {
     "name": "Toytown",
     "default_size": [256, 256],
     "presets": [[columns * world.CELL, rows * world.CELL, name.capitalize()] for name, (rows, columns) in world.SHAPES.items()],
+    "other_shapes": False,
     "steps": 40,
     "tries": 2,
     "assess": "words",
