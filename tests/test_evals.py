@@ -123,7 +123,8 @@ def test_other_shapes_are_drawn_in_their_shapes():
             assert asked == (columns * CELL, rows * CELL), name
             if case.truth:
                 assert case.truth().shape == (rows * CELL, columns * CELL, 3)
-                assert case.judge(Image.fromarray(case.truth()).resize((512, 512))).score == 1  # as another checkpoint has it
+                twice = Image.fromarray(case.truth()).resize((2 * asked[0], 2 * asked[1]))  # as another checkpoint has it
+                assert case.judge(twice).score == 1
     prompts = [case.request.prompt for case in SUITE["shapes"].cases(8)]
     assert prompts == [prompt.text for prompt in benchmark_prompts(2) for _ in OTHER_SHAPES]
 
