@@ -177,6 +177,20 @@ def test_copying_is_taught_to_its_heads_alone(config):
     assert copying_loss(model, torch.randn(6, config.d_model), [Pointers(given[0].rows[:0], given[0].allowed[:0])]) is None
 
 
+def test_a_head_learns_to_look_where_it_is_told(config):
+    torch.manual_seed(0)
+    model, state = DiMOO(config), torch.randn(6, config.d_model)
+    pointers = [Pointers(torch.tensor([4, 5]), torch.eye(6, dtype=torch.bool)[[0, 1]])]
+    adam = torch.optim.Adam(model.parameters(), 0.01)
+    losses = []
+    for _ in range(30):
+        losses.append(pointing_loss(model, 1, 2, state, pointers))
+        adam.zero_grad()
+        losses[-1].backward()
+        adam.step()
+    assert losses[0] > 1 and losses[-1] < 0.1 * losses[0]
+
+
 def test_no_more_cells_are_asked_than_wanted(vocab, meaning):
     count = 2 * CELLS
     ids = torch.tensor([*vocab.encode("a large ball"), *[vocab.ids.mask] * count])
